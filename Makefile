@@ -1,0 +1,56 @@
+# `make` lists the targets. Everything runs in .venv, which the first target that needs it creates.
+
+PYTHON ?= python3
+# Named before the rest: an unpinned torch pulls several gigabytes of CUDA. Give another build with
+# `make setup TORCH="torch==2.13.0 --index-url ..."`.
+TORCH ?= torch==2.13.0
+OUT ?= runs/quickstart
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTEST := $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+INTEGRATION := $(wildcard tests/integration)
+UNIT := $(filter-out $(INTEGRATION),$(patsubst %/,%,$(wildcard tests/*/)))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup quickstart test test-unit test-integration lint format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## create .venv with everything that quickstart and tests need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make setup PYTHON=...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,eval]'
+	@touch $@
+
+quickstart: setup  ## train planner, caller and summarizer, evaluate them, solve a query (about 15 minutes)
+	$(BIN)/umi quickstart --out $(OUT)
+
+test: test-unit test-integration  ## unit tests, then integration tests
+
+test-unit: setup  ## the fast tests only
+	$(PYTEST) $(UNIT)
+
+test-integration: setup
+ifneq ($(INTEGRATION),)
+	$(PYTEST) $(INTEGRATION)
+endif
+
+lint: setup  ## ruff (rules and format) and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup  ## rewrite the code the way `make lint` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	find src tests -name __pycache__ -type d -exec rm -rf {} +

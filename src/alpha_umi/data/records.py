@@ -1,0 +1,142 @@
+"""What every converter shares: reading foreign records one by one, and the ones that can't be converted."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from alpha_umi.errors import DataError
+
+SUFFIXES = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that could not be converted, kept so that nothing is lost silently.
+
+    Attributes:
+        index: Place of the record in its file, from 0.
+        reason: What is wrong with it, worded so that equal causes have equal texts.
+        record: The record as it was read.
+        source: Name of the file, for sources of several files.
+    """
+
+    index: int
+    reason: str
+    record: Any
+    source: str = ""
+
+    def to_json(self) -> str:
+        """One JSONL line, without its line break."""
+        return json.dumps(
+            {"source": self.source, "index": self.index, "reason": self.reason, "record": self.record},
+            default=repr,
+        )
+
+
+class RecordError(ValueError):
+    """A foreign record has no faithful form as a trajectory; becomes a ``Rejected``, the conversion goes on."""
+
+
+def reason(error: ValidationError) -> str:
+    """The first complaint of a validation, with list positions left out: ``conversations[].from: Input should be…``."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ""
+    for part in first["loc"]:
+        where += "[]" if isinstance(part, int) else f".{part}" if where else str(part)
+    complaint = "Input should be an object" if first["type"] == "model_type" else first["msg"]
+    return f"{where}: {complaint}" if where else complaint
+
+
+def source_files(path: str | Path) -> list[Path]:
+    """The data files that ``path`` names: itself, or, of a directory, its JSON files in order of name.
+
+    Raises:
+        DataError: There is no such path, or the directory holds no JSON file (subdirectories are not searched).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(path, "no such file")
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.is_file())
+    if not files:
+        raise DataError(path, f"the directory holds no file that ends in {', '.join(SUFFIXES)}")
+    return files
+
+
+def read_records(path: str | Path) -> Iterator[Any]:
+    """Yields the records of a JSON array or a JSONL file, ``.xz`` or not.
+
+    The text of an array is held in memory as a whole, its records are parsed one at a time. A file is JSONL if its name
+    says so.
+
+    Raises:
+        DataError: The file can't be read or is not JSON; with the line number.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        text = (lzma.decompress(data) if path.suffix == ".xz" else data).decode("utf-8")
+    except FileNotFoundError as error:
+        raise DataError(path, "no such file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not UTF-8: {error.reason}", error.object.count(b"\n", 0, error.start) + 1) from error
+    except lzma.LZMAError as error:
+        raise DataError(path, f"not a whole xz file: {error}") from error
+    except OSError as error:
+        raise DataError(path, f"can't be read: {error.strerror}") from error
+    yield from _lines(path, text) if ".jsonl" in path.suffixes else _array(path, text)
+
+
+def _lines(path: Path, text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(path, _not_json(error), number) from error
+            yield value
+
+
+def _array(path: Path, text: str) -> Iterator[Any]:
+    decoder, space = json.JSONDecoder(), " \t\r\n"
+
+    def skip(at: int) -> int:
+        while at < len(text) and text[at] in space:
+            at += 1
+        return at
+
+    def fail(at: int, why: str) -> DataError:
+        return DataError(path, why, text.count("\n", 0, at) + 1)
+
+    at = skip(0)
+    if text[at : at + 1] != "[":
+        raise fail(at, "not a JSON array of records (for one record a line, name the file .jsonl)")
+    at = skip(at + 1)
+    first = True
+    while text[at : at + 1] != "]":
+        if not first:
+            if text[at : at + 1] != ",":
+                raise fail(at, "not JSON: a record is followed by neither a comma nor the end of the array")
+            at = skip(at + 1)
+        try:
+            value, stop = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise fail(getattr(error, "pos", at), _not_json(error)) from error
+        yield value
+        at, first = skip(stop), False
+    if skip(at + 1) < len(text):
+        raise fail(at + 1, "not JSON: text after the end of the array")
+
+
+def _not_json(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"not JSON: {error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)

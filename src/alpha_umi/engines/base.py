@@ -1,0 +1,103 @@
+"""The engine protocol: spans for transcripts, many at a time.
+
+An engine is asked with the transcript so far, without the header of the voice that is to speak; it appends that header
+itself and returns the span. Transcripts are append-only, so an engine may keep what it has computed for a session and
+compute only what was appended since; `forget` lets that go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from alpha_umi.errors import UserError
+from alpha_umi.transcript import Renderer, Voice
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 takes the most probable token.
+        top_p: Sample from the smallest set of tokens that has this probability together.
+        seed: A sampled token is decided by (seed, session, position) and its distribution, whatever else is in the
+            batch.
+        max_new_tokens: Longest span, its end token included.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens is {self.max_new_tokens}; it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One voice is to speak.
+
+    Attributes:
+        session: Names the conversation; what was computed for it is used again.
+        voice: Who speaks.
+        ids: The transcript so far, without the voice's header.
+        max_new_tokens: Longest span of this request; None takes the sampling's.
+    """
+
+    session: int
+    voice: Voice
+    ids: Sequence[int]
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a voice wrote.
+
+    Attributes:
+        ids: The span as it was generated, with its end token if that came.
+        finished: Whether the end token came; otherwise the span was cut (by ``max_new_tokens`` or the context).
+        prefill_tokens: Tokens of transcript and header that were computed for this request.
+        cached_tokens: Tokens of transcript and header that were taken from the cache.
+    """
+
+    ids: tuple[int, ...]
+    finished: bool
+    prefill_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Engine(Protocol):
+    """What generates.
+
+    Attributes:
+        renderer: Made the transcripts that the models know; there is one of it, for the agent as for the engine.
+        context: Tokens a transcript and what follows may have together.
+    """
+
+    renderer: Renderer
+    context: int
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+        """Generates one span a request, in the order of the requests; sessions may occur more than once."""
+        ...
+
+    def prefill(self, requests: Sequence[Request]) -> list[int]:
+        """Computes transcripts ahead, without a header, for `fork`; returns how many tokens that were, a request."""
+        ...
+
+    def fork(self, parent: int, child: int, length: int) -> None:
+        """Lets a session begin with the first ``length`` tokens of another's; saves computing them again, no more."""
+        ...
+
+    def forget(self, sessions: Iterable[int]) -> None:
+        """Frees what is kept for these sessions; unknown ones are passed over."""
+        ...

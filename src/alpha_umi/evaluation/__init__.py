@@ -1,0 +1,1 @@
+"""Scores and reports: static metrics, live pass rates, intervals, tables and plots."""

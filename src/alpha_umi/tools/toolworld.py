@@ -1,0 +1,41 @@
+"""ToolWorld as a tool source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from alpha_umi.trajectory import Tool
+
+
+class Callables(Protocol):
+    """What is needed of a `toolworld.World`: its tools, and calling one."""
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that can be called."""
+        ...
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Calls a tool; raises ToolError for a fault."""
+        ...
+
+
+class ToolWorldSource:
+    """The tools of one world. Calls of one turn happen in their order: a world's call never waits."""
+
+    def __init__(self, world: Callables) -> None:
+        self.world = world
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The world's tools."""
+        return self.world.tools
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> str:
+        """Calls the world's tool.
+
+        Raises:
+            ToolError: A fault of the world.
+        """
+        return self.world.call(name, arguments)

@@ -1,0 +1,1 @@
+"""Training: the nano backbone, the global stage and the local stage."""

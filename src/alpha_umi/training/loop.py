@@ -1,0 +1,333 @@
+"""The training loop: one for the nano backbone, the global stage and the local stage.
+
+A batch is a function of the step number alone, and a checkpoint holds weights, optimizer state and the step, so a run that
+was killed goes on exactly where it would have been: the same batches, the same losses.
+
+Shapes: B rows, T tokens a row (right-padded, a multiple of 64), N tokens in the loss, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from alpha_umi.errors import RunDirectoryError, UserError
+from alpha_umi.trajectory import write_json
+from alpha_umi.training.optimizer import Optimization, make_optimizers, rate, set_rate
+from alpha_umi.transcript import IGNORED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Precision = Literal["bf16", "fp32"]
+GROUPS: tuple[str, ...] = ("planner", "caller", "summarizer", "assistant", "text")
+"""Whose token a loss token is; losses are reported per group."""
+
+_PAD_TO = 64
+_PLAIN_HEADS = ("Llama", "Qwen2", "Qwen3", "Mistral", "SmolLM3", "Phi3", "Olmo2")
+"""Architectures whose logits are the head times the last hidden state, so that only loss tokens need logits."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence: ids (length T), next-token labels at the same offsets, and the group and weight of each loss token."""
+
+    ids: Sequence[int]
+    labels: Sequence[int]
+    group: Sequence[int]
+    weight: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded together.
+
+    Attributes:
+        ids: int64 [B, T].
+        select: bool [B, T], True where the *next* token is in the loss.
+        targets: int64 [N], those next tokens.
+        group: int64 [N], index into `GROUPS`.
+        weight: float32 [N]; the loss is their weighted mean.
+    """
+
+    ids: torch.Tensor
+    select: torch.Tensor
+    targets: torch.Tensor
+    group: torch.Tensor
+    weight: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens forwarded, padding included."""
+        return self.ids.numel()
+
+
+def collate(rows: Sequence[Row], pad_to: int = _PAD_TO) -> Batch:
+    """Pads rows on the right to one multiple of ``pad_to`` (few shapes: CPU kernels are compiled per shape)."""
+    width = -(-max(len(row.ids) for row in rows) // pad_to) * pad_to
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    group = torch.zeros(len(rows), width, dtype=torch.long)
+    weight = torch.ones(len(rows), width)
+    for b, row in enumerate(rows):
+        n = len(row.ids)
+        ids[b, :n] = torch.tensor(row.ids)
+        labels[b, : n - 1] = torch.tensor(row.labels[1:])  # the label of position t is token t + 1
+        group[b, : n - 1] = torch.tensor(row.group[1:])
+        if row.weight is not None:
+            weight[b, : n - 1] = torch.tensor(row.weight[1:])
+    select = labels != IGNORED
+    return Batch(ids, select, labels[select], group[select], weight[select])
+
+
+class TokenLosses(torch.nn.Module):
+    """A causal language model as a function from a batch to the cross entropy of each loss token (float32 [N])."""
+
+    def __init__(self, model: PreTrainedModel, compile_body: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.plain = type(model).__name__.removesuffix("ForCausalLM") in _PLAIN_HEADS
+        body = getattr(model, model.base_model_prefix)
+        self.body: Callable[..., Any] = torch.compile(body) if compile_body else body
+
+    def forward(self, ids: torch.Tensor, select: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Runs the model without a mask: rows are padded on the right, and attention is causal."""
+        if self.plain:
+            hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, D]
+            logits = self.model.get_output_embeddings()(hidden[select])  # [N, V]
+        else:
+            logits = self.model(input_ids=ids, use_cache=False).logits[select]
+        return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+class BatchSource(Protocol):
+    """Gives the batch of a step; the same step always gives the same batch."""
+
+    def __call__(self, step: int) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the progress bar and ``metrics.jsonl`` learn of a step."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    loss: float
+    tokens: int
+    loss_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What training cost so far; FLOPs are 6 x parameters x tokens plus attention, forward and backward."""
+
+    tokens: int = 0
+    loss_tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, tokens: int, loss_tokens: int, flops: float, seconds: float) -> Counts:
+        """The counts after one more step."""
+        return Counts(self.tokens + tokens, self.loss_tokens + loss_tokens, self.flops + flops, self.seconds + seconds)
+
+
+def training_flops(model: PreTrainedModel, rows: int, width: int, loss_tokens: int) -> float:
+    """FLOPs of one forward and backward: 6 a weight and token, the head on loss tokens only, 12·L·D·T²/2 for attention."""
+    config = model.config
+    head = model.get_output_embeddings().weight.numel()
+    embedding = model.get_input_embeddings().weight.numel()
+    body = sum(p.numel() for p in model.parameters()) - embedding - (0 if head is None or _tied(model) else head)
+    attention = 6 * config.num_hidden_layers * config.hidden_size * width * width * rows
+    return 6.0 * body * rows * width + 6.0 * head * loss_tokens + attention
+
+
+def _tied(model: PreTrainedModel) -> bool:
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def probe_precision() -> Precision:
+    """bf16 where a matrix product in it is clearly faster than in float32, as on CPUs with bf16 units and on GPUs."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(4):
+                a @ a
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = min(times)
+    return "bf16" if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else "fp32"
+
+
+def device() -> torch.device:
+    """The device models run on here."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(precision: Precision) -> Any:
+    """The context in which a forward pass runs at this precision."""
+    return torch.autocast(device().type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+class Trainer:
+    """Trains one model for a number of steps, with checkpoints.
+
+    Args:
+        model: Weights in float32; moved to the GPU if there is one.
+        batches: The batch of each step.
+        settings: Optimizer and schedule.
+        steps: How many steps in all.
+        directory: Where checkpoints go; it's created, and emptied when the training is over.
+        precision: ``bf16`` runs the forward pass under autocast.
+        checkpoint_seconds: Time between checkpoints.
+        compile_body: Compile the layers with torch.compile (needs a C++ compiler; one shape is best).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        batches: BatchSource,
+        settings: Optimization,
+        steps: int,
+        directory: Path,
+        precision: Precision = "fp32",
+        checkpoint_seconds: float = 60.0,
+        compile_body: bool = False,
+    ) -> None:
+        if steps < 1:
+            raise UserError(f"training takes at least one step, not {steps}")
+        self.batches, self.settings, self.steps = batches, settings, steps
+        self.directory, self.precision, self.checkpoint_seconds = Path(directory), precision, checkpoint_seconds
+        self.model = model.to(device())
+        self.losses = TokenLosses(self.model, compile_body)
+        self.optimizers = make_optimizers(self.model, settings)
+        self.step = 0
+        self.counts = Counts()
+
+    def train(self, on_step: Callable[[StepReport], None] = lambda report: None, stop_at: int | None = None) -> None:
+        """Runs from the last checkpoint, if there is one, to the end (or to step ``stop_at``, without a checkpoint)."""
+        self._resume()
+        self.model.train()
+        saved = time.monotonic()
+        while self.step < min(self.steps, stop_at or self.steps):
+            on_step(self._one_step())
+            if time.monotonic() - saved > self.checkpoint_seconds and self.step < self.steps:
+                self.save()
+                saved = time.monotonic()
+        self.model.eval()
+
+    def _one_step(self) -> StepReport:
+        started = time.perf_counter()
+        batch = self.batches(self.step)
+        on = device()
+        set_rate(self.optimizers, rate(self.step, self.steps, self.settings))
+        with autocast(self.precision):
+            losses = self.losses(batch.ids.to(on), batch.select.to(on), batch.targets.to(on))
+        weight = batch.weight.to(on)
+        loss = (losses * weight).sum() / weight.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        seconds = time.perf_counter() - started
+        n = len(batch.targets)
+        flops = training_flops(self.model, *batch.ids.shape, n)
+        self.counts = self.counts.add(batch.tokens, n, flops, seconds)
+        return StepReport(
+            self.step, self.steps, _by_group(losses.detach().cpu(), batch.group), float(loss.detach()), batch.tokens, n, seconds
+        )
+
+    # -- checkpoints: weights and optimizer state as safetensors, everything else as JSON
+
+    def save(self) -> None:
+        """Writes a checkpoint; the one before it goes once the new one is complete."""
+        from safetensors.torch import save_file
+
+        final = self.directory / f"checkpoint-{self.step:07d}"
+        partial = self.directory / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            save_file({name: p.detach().contiguous() for name, p in self.model.named_parameters()}, partial / "model.safetensors")
+            tensors, plain = _pack([optimizer.state_dict()["state"] for optimizer in self.optimizers])
+            save_file(tensors, partial / "optimizer.safetensors")
+            write_json(partial / "state.json", {"step": self.step, "counts": vars(self.counts), "optimizer": plain})
+            os.replace(partial, final)
+        except OSError as error:
+            raise UserError(f"can't write a checkpoint to {self.directory}: {error.strerror or error}") from error
+        for old in self._checkpoints()[:-1]:
+            shutil.rmtree(old)
+
+    def discard_checkpoints(self) -> None:
+        """Removes the checkpoints, once the trained weights are safe elsewhere."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.directory.glob("checkpoint-*"))
+
+    def _resume(self) -> None:
+        from safetensors.torch import load_file
+
+        found = self._checkpoints()
+        if not found or self.step:
+            return
+        try:
+            state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+            weights = load_file(found[-1] / "model.safetensors")
+            tensors = load_file(found[-1] / "optimizer.safetensors")
+        except (OSError, ValueError) as error:
+            raise RunDirectoryError(f"the checkpoint {found[-1]} can't be read ({error}); remove it to start again") from error
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(weights[name])
+        for optimizer, packed in zip(self.optimizers, _unpack(tensors, state["optimizer"]), strict=True):
+            optimizer.load_state_dict({"state": packed, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.step = state["step"]
+        self.counts = Counts(**state["counts"])
+
+
+def _by_group(losses: torch.Tensor, group: torch.Tensor) -> dict[str, float]:
+    """Mean loss of each group that is present."""
+    sums = torch.zeros(len(GROUPS)).index_add_(0, group, losses.float())
+    counts = torch.bincount(group, minlength=len(GROUPS))
+    return {name: float(sums[i] / counts[i]) for i, name in enumerate(GROUPS) if counts[i]}
+
+
+def _pack(states: list[dict[int, dict[str, Any]]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Optimizer states as one flat dictionary of tensors and one of plain values."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, Any] = {}
+    for number, state in enumerate(states):
+        for index, values in state.items():
+            for key, value in values.items():
+                name = f"{number}/{index}/{key}"
+                if isinstance(value, torch.Tensor):
+                    tensors[name] = value.detach().contiguous()
+                else:
+                    plain[name] = value
+    return tensors, plain
+
+
+def _unpack(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> list[dict[int, dict[str, Any]]]:
+    states: dict[int, dict[int, dict[str, Any]]] = {}
+    for name, value in [*tensors.items(), *plain.items()]:
+        number, index, key = name.split("/")
+        states.setdefault(int(number), {}).setdefault(int(index), {})[key] = value
+    return [states[number] for number in sorted(states)]

@@ -1,0 +1,248 @@
+"""The α-UMi format: every turn in its place, nothing lost, bad records rejected with a reason."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from alpha_umi.data import Rejected, convert
+from alpha_umi.data.alpha_umi import GIVE_UP_TEXT, caller_text, convert_record, planner_text
+from alpha_umi.data.records import RecordError
+from alpha_umi.trajectory import AssistantMessage, Decision, ToolMessage, Trajectory, UserMessage
+
+TOOL = {"Name": "find", "function": "Finds things.", "input": {"page": "integer, The page", "q": "string, "}}
+
+
+def record(*turns: tuple[str, str], tools: list[Any] | None = None, **more: Any) -> dict[str, Any]:
+    said = [{"from": speaker, "value": value} for speaker, value in (("user", "Find it."), *turns)]
+    return {"tools": [TOOL] if tools is None else tools, "instruction": "Find it.", "conversations": said} | more
+
+
+def only_turn(*turns: tuple[str, str]) -> AssistantMessage:
+    turn = convert_record(record(*turns), "r").messages[1]
+    assert isinstance(turn, AssistantMessage)
+    return turn
+
+
+# ---- the real files -----------------------------------------------------------------------------------------------
+
+
+def trajectories(path: Path) -> list[Trajectory]:
+    converted = list(convert(path, "alpha-umi"))
+    assert not any(isinstance(item, Rejected) for item in converted)
+    return [item for item in converted if isinstance(item, Trajectory)]
+
+
+def turns_of(trajectory: Trajectory) -> list[dict[str, str]]:
+    """The conversation a trajectory was made from, rebuilt from the record alone."""
+    turns: list[dict[str, str]] = []
+
+    def say(speaker: str, value: str | None) -> None:
+        if value is not None:
+            turns.append({"from": speaker, "value": value})
+
+    for message in trajectory.messages:
+        if isinstance(message, UserMessage):
+            say("user", message.content)
+        elif isinstance(message, ToolMessage):
+            say("observation", message.content)
+        elif isinstance(message, AssistantMessage):
+            say("assistant", planner_text(message))
+            say("caller", caller_text(message))
+            say("conclusion", message.content)
+    return turns
+
+
+def test_the_test_file_has_728_scored_steps_of_which_528_call(real_data: Path) -> None:
+    converted = trajectories(real_data / "alpha-umi" / "test_out_of_domain_a.json")
+    assert len(converted) == 200
+    turns = [m for t in converted for m in t.messages if isinstance(m, AssistantMessage)]
+    decisions = Counter(turn.decision for turn in turns)
+    assert decisions == {Decision.CALL: 528, Decision.FINISH: 135, Decision.GIVE_UP: 65, None: 52}
+    assert sum(turn.decision is not None for turn in turns) == 728
+    assert all(len(turn.tool_calls) == 1 and not turn.tool_calls[0].malformed for turn in turns if turn.tool_calls)
+
+
+@pytest.mark.parametrize("name", ["raw_data_stage_2.json", "test_out_of_domain_a.json"])
+def test_the_published_records_can_be_rebuilt_exactly(real_data: Path, name: str) -> None:
+    path = real_data / "alpha-umi" / name
+    originals = json.loads(path.read_text(encoding="utf-8"))
+    for original, trajectory in zip(originals, trajectories(path), strict=True):
+        assert turns_of(trajectory) == original["conversations"]
+        assert [tool.extra["alpha-umi"] for tool in trajectory.tools] == original["tools"]
+        assert trajectory.instruction == original["instruction"]
+        assert Trajectory.from_json(trajectory.to_json()) == trajectory
+
+
+def test_the_training_sample_has_its_59_calls_14_answers_and_6_refusals(real_data: Path) -> None:
+    converted = trajectories(real_data / "alpha-umi" / "raw_data_stage_2.json")
+    decisions = Counter(m.decision for t in converted for m in t.messages if isinstance(m, AssistantMessage))
+    assert decisions == {Decision.CALL: 59, Decision.FINISH: 14, Decision.GIVE_UP: 6}
+
+
+# ---- turns --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [" Next: caller.", "\n Next: caller.", "\n\nNext: Caller", "Next: caller. \n"])
+def test_the_rationale_is_the_planners_text_before_its_decision(ending: str) -> None:
+    turn = only_turn(
+        ("assistant", "I look." + ending), ("caller", 'Action: find\nAction Input: {"q": "x"}'), ("observation", "")
+    )
+    assert turn.reasoning_content == "I look."
+    assert turn.decision is Decision.CALL
+    assert planner_text(turn) == "I look." + ending
+
+
+def test_a_call_keeps_its_arguments_as_written() -> None:
+    turn = only_turn(
+        ("assistant", " Next: caller."), ("caller", 'Action: find\nAction Input: { "q":1.00}\n'), ("observation", "r")
+    )
+    (call,) = turn.tool_calls
+    assert (call.name, call.arguments, call.malformed) == ("find", '{ "q":1.00}\n', False)
+    assert turn.reasoning_content == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("", ""),
+        ("I call find", ""),
+        ("Action: find", "find"),
+        ("Action: find\nAction Input: {oops", "find"),
+        ("Action: find\nAction Input: [1]", "find"),
+        ('Action: \nAction Input: {"q": 1}', ""),
+        ('{"name": "find"}', ""),
+    ],
+)
+def test_a_malformed_call_keeps_all_its_text_and_its_observation(text: str, name: str) -> None:
+    trajectory = convert_record(
+        record(("assistant", "I look. Next: caller."), ("caller", text), ("observation", "no")), "r"
+    )
+    turn, observation = trajectory.messages[1:]
+    assert isinstance(turn, AssistantMessage) and isinstance(observation, ToolMessage)
+    (call,) = turn.tool_calls
+    assert (call.name, call.arguments, call.malformed) == (name, text, True)
+    assert observation.tool_call_id == call.id
+    assert caller_text(turn) == text
+
+
+def test_giving_up_tells_the_user_a_fixed_sentence_and_keeps_the_rationale() -> None:
+    turn = only_turn(("assistant", "Nothing fits. Next: give up."))
+    assert (turn.refusal, turn.reasoning_content, turn.content) == (GIVE_UP_TEXT, "Nothing fits.", None)
+
+
+def test_a_planner_turn_without_a_marker_decides_nothing() -> None:
+    turn = only_turn(("assistant", "Hm. Next: caller. Or not? "), ("assistant", "Nothing fits. Next: give up."))
+    assert turn.decision is None
+    assert turn.reasoning_content == "Hm. Next: caller. Or not? "
+
+
+@pytest.mark.parametrize(
+    ("turns", "decision"),
+    [
+        ((("caller", "Action: find\nAction Input: {}"), ("observation", "")), Decision.CALL),
+        ((("conclusion", "Done."),), Decision.FINISH),
+    ],
+)
+def test_a_missing_marker_is_read_off_the_turn_that_follows(turns: tuple, decision: Decision) -> None:
+    turn = only_turn(("assistant", "Hm."), *turns)
+    assert turn.decision is decision
+    assert planner_text(turn) == "Hm."
+
+
+def test_user_turns_that_the_search_injected_stay_user_turns() -> None:
+    turns = (("user", "This is not the first time"), ("assistant", "I know. Next: conclusion."), ("conclusion", "42"))
+    messages = convert_record(record(*turns), "r").messages
+    assert [message.role for message in messages] == ["user", "user", "assistant"]
+
+
+def test_what_the_format_has_beyond_the_record_stays_in_extra() -> None:
+    done = (("assistant", "Next: conclusion."), ("conclusion", "42"))
+    assert convert_record(record(*done), "r").extra == {}
+    odd = convert_record(record(*done, instruction="Another", source="G1"), "r")
+    assert odd.extra == {"alpha-umi": {"instruction": "Another", "source": "G1"}}
+
+
+# ---- tools --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "schema"),
+    [
+        ("string, The name, in full", {"type": "string", "description": "The name, in full"}),
+        ("integer, ", {"type": "integer"}),
+        ("Boolean", {"type": "boolean"}),
+        ("float, a", {"type": "number", "description": "a"}),
+        ("list, a", {"type": "array", "description": "a"}),
+        ("colour, a shade", {"description": "colour, a shade"}),
+        ("", {}),
+    ],
+)
+def test_an_input_line_becomes_a_json_schema(text: str, schema: dict[str, str]) -> None:
+    tool = TOOL | {"input": {"x": text}}
+    (converted,) = convert_record(record(("assistant", "Next: give up."), tools=[tool]), "r").tools
+    assert converted.parameters == {"type": "object", "properties": {"x": schema}}
+    assert converted.extra == {"alpha-umi": tool}
+
+
+# ---- rejected records ---------------------------------------------------------------------------------------------
+
+OBSERVED = ("observation", "r")
+CALLED = ("caller", "Action: find\nAction Input: {}")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (None, "Input should be an object"),
+        ({}, "tools: Field required"),
+        ({"tools": [], "instruction": "x", "chains": []}, "conversations: Field required"),
+        ({"tools": [], "conversations": []}, "conversations: List should have at least 1 item"),
+        ({"tools": [], "conversations": [{"from": "robot", "value": ""}]}, r"conversations\[\]\.from: Input should be"),
+        ({"tools": [], "conversations": [{"from": "conclusion", "value": ""}]}, "no user turn"),
+        (record(tools=[{"Name": ""}]), r"tools\[\]\.Name: String should have at least 1"),
+        (record(tools=[TOOL | {"input": {"q": 3}}]), r"tools\[\]\.input\.q: Input should be a valid string"),
+        (record(OBSERVED), "an observation follows no call"),
+        (record(("assistant", "Next: caller.")), "hands over to the caller, but no caller turn follows"),
+        (record(("assistant", "Next: caller."), ("conclusion", "x")), "hands over to the caller, but no caller"),
+        (record(("assistant", "Next: conclusion."), CALLED), "hands over to the conclusion, but no conclusion"),
+        (record(("assistant", "Next: caller."), CALLED), "a call has no observation"),
+        (record(("assistant", "Next: caller."), CALLED, OBSERVED, OBSERVED), "an observation follows no call"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_rejected_with_a_reason(bad: Any, reason: str) -> None:
+    with pytest.raises(RecordError, match=reason):
+        convert_record(bad, "r")
+
+
+SPEAKERS = st.sampled_from(["user", "assistant", "caller", "observation", "conclusion"])
+WORDS = st.sampled_from(
+    ["", "x", "x Next: caller.", "Next: give up.", "Next: conclusion.", "Action: a\nAction Input: {}"]
+)
+TURNS = st.lists(st.fixed_dictionaries({"from": SPEAKERS, "value": WORDS | st.text(max_size=9)}), max_size=6)
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["Name", "function", "input", "from", "value"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+PARTS = {"tools": st.just([TOOL]) | JUNK, "conversations": TURNS | JUNK}
+
+
+@given(JUNK | st.fixed_dictionaries(PARTS, optional={"instruction": JUNK}))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_record_is_converted_whole_or_rejected(anything: Any) -> None:
+    try:
+        trajectory = convert_record(anything, "r")
+    except RecordError as error:
+        assert str(error)
+    else:
+        assert turns_of(trajectory) == anything["conversations"]

@@ -1,0 +1,130 @@
+"""Converting a file: streamed, counted, atomic; rejected records are kept beside the result."""
+
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alpha_umi.data import FORMATS, Rejected, convert, convert_file
+from alpha_umi.errors import DataError, UserError
+from alpha_umi.trajectory import read_jsonl
+
+GOOD: dict[str, Any] = {
+    "tools": [],
+    "instruction": "Do it.",
+    "conversations": [{"from": "user", "value": "Do it."}, {"from": "assistant", "value": "No. Next: give up."}],
+}
+ORPHAN = GOOD | {"conversations": [{"from": "user", "value": "x"}, {"from": "observation", "value": "y"}]}
+RECORDS = [GOOD, ORPHAN, 7, GOOD, ORPHAN]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps(RECORDS, indent=2))
+    return path
+
+
+def test_the_summary_counts_what_was_read_converted_and_rejected_by_reason(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "a.jsonl"
+    seen: list[int] = []
+    summary = convert_file(source, "alpha-umi", out, on_progress=seen.append)
+    assert (summary.read, summary.converted) == (5, 2)
+    assert summary.rejected == {"an observation follows no call": 2, "Input should be an object": 1}
+    assert seen == [1, 2, 3, 4, 5]
+    assert [t.id for t in read_jsonl(out)] == ["in-0", "in-3"]
+
+
+def test_rejected_records_are_kept_with_their_place_and_reason(source: Path, tmp_path: Path) -> None:
+    summary = convert_file(source, "alpha-umi", tmp_path / "a.jsonl")
+    assert summary.rejected_path == tmp_path / "a.jsonl.rejected.jsonl"
+    lines = [json.loads(line) for line in summary.rejected_path.read_text().splitlines()]
+    assert [(line["source"], line["index"], line["record"]) for line in lines] == [
+        ("in.json", 1, ORPHAN),
+        ("in.json", 2, 7),
+        ("in.json", 4, ORPHAN),
+    ]
+
+
+def test_where_nothing_is_rejected_an_older_rejection_file_goes(source: Path, tmp_path: Path) -> None:
+    convert_file(source, "alpha-umi", tmp_path / "a.jsonl")
+    source.write_text(json.dumps([GOOD]))
+    summary = convert_file(source, "alpha-umi", tmp_path / "a.jsonl")
+    assert (summary.rejected, summary.rejected_path) == ({}, None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "in.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("[{},\n\n{},\n{oops}]", 4, "not JSON: .* at column"),
+        ('[{"a": 1}\n{"a": 2}]', 2, "neither a comma nor the end"),
+        ("[{},\n{}", 2, "neither a comma nor the end"),
+        ("[{}]\n[]", 1, "text after the end"),
+        ("\n{}", 2, "not a JSON array"),
+        ("", 1, "not a JSON array"),
+        ("[" * 100_000, 1, "nested too deeply"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_source_that_is_not_json_names_the_line_and_leaves_the_old_result(
+    tmp_path: Path, text: str, line: int, reason: str
+) -> None:
+    source, out = tmp_path / "in.json", tmp_path / "a.jsonl"
+    source.write_text(text)
+    out.write_text("old")
+    with pytest.raises(DataError, match=reason) as caught:
+        convert_file(source, "alpha-umi", out)
+    assert caught.value.line == line
+    assert out.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "in.json"]
+
+
+def test_one_record_a_line_and_compressed_files_are_read_too(tmp_path: Path) -> None:
+    lines = f"{json.dumps(GOOD)}\n\n{json.dumps(GOOD)}\n".encode()
+    (tmp_path / "plain.jsonl").write_bytes(lines)
+    (tmp_path / "small.jsonl.xz").write_bytes(lzma.compress(lines))
+    converted = list(convert(tmp_path, "alpha-umi"))
+    assert [item.id for item in converted if not isinstance(item, Rejected)] == [
+        "plain-0",
+        "plain-1",
+        "small-0",
+        "small-1",
+    ]
+
+
+def test_a_bad_line_of_a_jsonl_source_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n{oops\n")
+    with pytest.raises(DataError, match="line 2: not JSON"):
+        list(convert(path, "alpha-umi"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.json.xz", b"not xz", "not a whole xz file"),
+        ("b.json.xz", lzma.compress(b"[]" * 99)[:-20], "not a whole xz file"),
+        ("c.json", b'["\n\xff"]', "line 2: not UTF-8"),
+    ],
+)
+def test_a_damaged_source_is_a_data_error(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        list(convert(tmp_path / name, "alpha-umi"))
+
+
+def test_a_missing_source_an_empty_folder_and_an_unknown_format_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        convert_file(tmp_path / "none.json", "alpha-umi", tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"holds no file that ends in \.json"):
+        convert_file(tmp_path, "alpha-umi", tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match="unknown format 'toolbank'; known are alpha-umi, traject-bench"):
+        convert_file(tmp_path, "toolbank", tmp_path / "a.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_format_is_named_by_its_key_and_described() -> None:
+    assert all(name == converter.name and converter.description for name, converter in FORMATS.items())

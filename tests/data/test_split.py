@@ -1,0 +1,76 @@
+"""Splits: groups stay whole, the choice depends on seed and keys only."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alpha_umi.data import Rejected, convert, split_by
+from alpha_umi.data.split import by_extra, by_instruction, by_tool_set
+from alpha_umi.errors import UserError
+from alpha_umi.trajectory import Tool, Trajectory, UserMessage
+
+
+def about(text: str, *tools: str, name: str | None = None) -> Trajectory:
+    return Trajectory(tuple(Tool.of(tool, "", {}) for tool in tools), (UserMessage(text),), name, {"set": {"n": text}})
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=2, max_size=60).filter(lambda groups: len(set(groups)) > 1),
+    st.floats(0.01, 0.99),
+    st.integers(0, 5),
+)
+def test_no_group_is_on_both_sides_and_nothing_is_lost(groups: list[int], share: float, seed: int) -> None:
+    items = [about(f"question {group}", name=str(number)) for number, group in enumerate(groups)]
+    train, test = split_by(items, "instruction", share, seed)
+    assert not {t.instruction for t in train} & {t.instruction for t in test}
+    assert sorted(train + test, key=lambda t: int(t.id or 0)) == items
+    assert train and test
+    smallest = min(groups.count(group) for group in groups)
+    assert len(test) <= max(share * len(items), smallest)
+
+
+def test_the_same_seed_holds_out_the_same_groups_in_whatever_order_they_come() -> None:
+    items = [about(f"question {number % 20}", name=str(number)) for number in range(60)]
+    held_out = [{t.instruction for t in split_by(order, "instruction", 0.3, 1)[1]} for order in (items, items[::-1])]
+    assert held_out[0] == held_out[1]
+    assert {t.instruction for t in split_by(items, "instruction", 0.3, 2)[1]} != held_out[0]
+
+
+def test_case_and_spacing_make_no_other_instruction() -> None:
+    assert by_instruction(about("Find  it,\nplease")) == by_instruction(about("find it, please"))
+
+
+def test_the_order_of_the_tools_makes_no_other_tool_set() -> None:
+    assert by_tool_set(about("a", "x", "y")) == by_tool_set(about("b", "y", "x")) != by_tool_set(about("a", "x"))
+
+
+def test_an_extra_is_found_by_its_path_and_missed_with_a_sentence() -> None:
+    assert by_extra("set.n")(about("a")) == "a"
+    with pytest.raises(UserError, match=r"trajectory '7' has no 'set\.m' in its extra"):
+        by_extra("set.m")(about("a", name="7"))
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, float("nan")])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(UserError, match="between 0 and 1"):
+        split_by([about("a"), about("b")], "instruction", share)
+
+
+def test_a_single_group_cannot_be_split() -> None:
+    with pytest.raises(UserError, match=r"2 trajectories in 1 group\(s\)"):
+        split_by([about("a"), about("A")], "instruction", 0.5)
+
+
+def test_real_sequences_are_held_out_whole(real_data: Path) -> None:
+    converted = [
+        item
+        for item in convert(real_data / "traject-bench" / "sequential", "traject-bench")
+        if not isinstance(item, Rejected)
+    ]
+    train, test = split_by(converted, "traject-bench.sequence_name", 0.1)
+    names = [{t.extra["traject-bench"]["sequence_name"] for t in side} for side in (train, test)]
+    assert not names[0] & names[1]
+    assert len(train) + len(test) == 1470
+    assert 0.08 * 1470 < len(test) <= 147
