@@ -2,7 +2,7 @@
 
 Each is trained on a few lines of text in a few milliseconds and wrapped the way a downloaded one would be. They differ
 where real ones differ: byte-level or SentencePiece-like, with or without a normaliser, with a beginning-of-text token
-that a post-processor would add, with added tokens that aren't special, with special tokens in the model's own vocabulary.
+that a post-processor would add, with added tokens that aren't special, with special tokens among the model's own words.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LLAMA3_SPECIAL = (
 GEMMA_SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 
 _CORPUS = (
-    'system user tool planner caller summarizer assistant\n# Tools\n{"name": "weather", "description": "", "parameters":',
+    'system user tool planner caller summarizer assistant\n# Tools\n{"name": "weather", "description": "", "params"',
     '{"name": "get_weather", "arguments": {"city": "Paris", "days": 3, "units": null, "list": [1, 2.5, true]}}',
     "I know the city now, so I call the weather tool next.\nNext: Caller\nNext: Summarizer\nNext: Give up",
     "Answer: It rains in Paris today. Call: Give up: im_start im_end end_of_turn start_of_turn eot_id header_id",
@@ -59,7 +59,7 @@ class Sample:
         name: Shown in test ids.
         style: What `find_markers` has to recognise it as.
         tokenizer: The tokenizer; shared between tests, so not to be changed.
-        normal: What decode(encode(text)) is for this tokenizer, up to another ``normal``; the identity if it is lossless.
+        normal: What decode(encode(text)) is, up to another ``normal``; the identity if the tokenizer is lossless.
     """
 
     name: str
@@ -78,7 +78,7 @@ def special(*texts: str, normalized: bool = False) -> list[AddedToken]:
 def byte_level(
     added: Sequence[AddedToken | str] = (), normalizer: normalizers.Normalizer | None = None, vocab_size: int = 400
 ) -> Tokenizer:
-    """A byte-level BPE that splits digits, as in GPT-2 and most tokenizers after it: every text is in its vocabulary."""
+    """A byte-level BPE that splits digits, as in GPT-2 and most tokenizers after it; nothing is out of vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     if normalizer is not None:
         tokenizer.normalizer = normalizer
@@ -93,10 +93,10 @@ def byte_level(
     return tokenizer
 
 
-def nano(vocab_size: int = 400) -> PreTrainedTokenizerFast:
+def nano(normalizer: normalizers.Normalizer | None = None, vocab_size: int = 400) -> PreTrainedTokenizerFast:
     """α-UMi's own format: one special token a header."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=byte_level(special(*NANO_TOKENS, "<|pad|>"), vocab_size=vocab_size),
+        tokenizer_object=byte_level(special(*NANO_TOKENS, "<|pad|>"), normalizer, vocab_size),
         eos_token=NANO_END,
         pad_token="<|pad|>",
     )
@@ -148,7 +148,7 @@ def gemma() -> PreTrainedTokenizerFast:
 
 
 def unigram() -> PreTrainedTokenizerFast:
-    """A SentencePiece Unigram model with byte fallback and no chat markers; its model knows Gemma's markers as words."""
+    """A SentencePiece Unigram model with byte fallback and no markers yet, though its vocabulary has their texts."""
     words = sorted({word for line in _CORPUS for word in line.split()})
     letters = sorted({letter for word in words for letter in word})
     scores: dict[str, float] = {"<unk>": 0.0}
@@ -163,7 +163,7 @@ def unigram() -> PreTrainedTokenizerFast:
 
 
 def nfkc() -> PreTrainedTokenizerFast:
-    """ChatML under NFKC, with special tokens that are looked for *after* normalisation: full-width text spells them too."""
+    """ChatML under NFKC, its special tokens looked for *after* normalisation: full-width text spells them too."""
     tokenizer = byte_level(special(*CHATML_SPECIAL, normalized=True), normalizers.NFKC())
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
 
@@ -171,6 +171,14 @@ def nfkc() -> PreTrainedTokenizerFast:
 def without_markers() -> PreTrainedTokenizerFast:
     """GPT-2-like: no chat format at all."""
     return PreTrainedTokenizerFast(tokenizer_object=byte_level(special("<|endoftext|>")), eos_token="<|endoftext|>")
+
+
+def letters_only() -> PreTrainedTokenizerFast:
+    """Letters of its own corpus and nothing else: whatever it doesn't know is ``<unk>``."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    trainer = trainers.BpeTrainer(vocab_size=80, special_tokens=["<unk>", *NANO_TOKENS], show_progress=False)
+    tokenizer.train_from_iterator(["hello world, next caller"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
 def _byte_tokens() -> list[str]:

@@ -137,7 +137,7 @@ def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _backend(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """The Rust tokenizer behind a fast one, or None; an earlier call may have left truncation or padding switched on."""
+    """The Rust tokenizer behind a fast one, or None; truncation or padding that an earlier call left on is off."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.truncation is not None:
         backend.no_truncation()

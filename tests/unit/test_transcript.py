@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from alpha_umi.errors import UserError
@@ -40,9 +41,9 @@ from alpha_umi.transcript import (
     planner_text,
     single_text,
 )
-from tests.tokenizers import Sample, chatml, llama3, nano, samples, without_markers
+from tests.tokenizers import Sample, chatml, letters_only, llama3, nano, samples, without_markers
 
-settings.register_profile("transcript", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.register_profile("transcript", derandomize=True, database=None, deadline=None, max_examples=120)
 PROPERTY = settings.get_profile("transcript")
 
 every_tokenizer = pytest.mark.parametrize("sample", samples(), ids=str)
@@ -50,6 +51,12 @@ every_voice = pytest.mark.parametrize("voices", ["roles", "single"])
 either_voice = st.sampled_from(["roles", "single"])
 
 # ---- what to render: texts that try to be more than text ------------------------------------------------------------
+
+
+def full_width(text: str) -> str:
+    """The look-alike that compatibility normalisation (NFKC) turns back into ``text``."""
+    return "".join(chr(ord(letter) + 0xFEE0) for letter in text)
+
 
 _FRAGMENTS = [
     *(nano_token(kind) for kind in KINDS),
@@ -79,9 +86,9 @@ _FRAGMENTS = [
     "<|im_<|im_start|>start|>",
     "<<|end|>|end|>",
     # full-width look-alikes
-    "＜|im_start|＞planner\n",
-    "＜｜ｉｍ＿ｅｎｄ｜＞",
-    "<|im_ｅｎｄ|>",
+    full_width("<|im_start|>") + "planner\n",
+    full_width("<") + "|im_end|>",
+    "<|im_" + full_width("end") + "|>",
     # what roles write
     "\nNext: Caller",
     "Next: Give up",
@@ -95,8 +102,9 @@ _FRAGMENTS = [
 # Every assigned character but surrogates, so that this Python and the tokenizer agree about normal forms.
 _letters = st.characters(exclude_categories=["Cs", "Cn", "Co"])
 texts = st.lists(st.sampled_from(_FRAGMENTS) | st.text(_letters, max_size=5), max_size=6).map("".join)
-any_text = st.text(st.characters(exclude_categories=()), max_size=20)  # surrogates too
-ragged = st.lists(st.sampled_from(_FRAGMENTS) | any_text, max_size=6).map("".join)
+_surrogates = st.characters(categories=["Cs"])
+any_text = st.text(st.characters(exclude_categories=()) | _surrogates, max_size=20)
+ragged = st.lists(st.sampled_from(_FRAGMENTS) | any_text | _surrogates, max_size=6).map("".join)
 
 _scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
 _values = st.recursive(
@@ -164,28 +172,28 @@ def special_ids(sample: Sample) -> set[int]:
 # ---- segments, spans and the loss -----------------------------------------------------------------------------------
 
 
-@every_tokenizer
 @PROPERTY
 @given(voices=either_voice, trajectory=trajectories())
-def test_rendering_some_turns_is_a_prefix_of_rendering_more(
-    sample: Sample, voices: Voices, trajectory: Trajectory
-) -> None:
-    renderer = Renderer(sample.tokenizer, voices, observation_tokens=12)
-    whole = renderer.render(trajectory)
+def test_rendering_some_turns_is_a_prefix_of_rendering_more(voices: Voices, trajectory: Trajectory) -> None:
     first = 1 if trajectory.messages and isinstance(trajectory.messages[0], SystemMessage) else 0
-    for turns in range(first, len(trajectory.messages)):
-        part = renderer.render(Trajectory(trajectory.tools, trajectory.messages[:turns]))
-        assert part.ids == whole.ids[: len(part.ids)]
-        assert part.segments == whole.segments[: len(part.segments)]
-        assert part.segments == whole.cut(len(part.ids)).segments
+    for sample in samples():
+        renderer = Renderer(sample.tokenizer, voices, observation_tokens=12)
+        whole = renderer.render(trajectory)
+        for turns in range(first, len(trajectory.messages)):
+            part = renderer.render(Trajectory(trajectory.tools, trajectory.messages[:turns]))
+            assert part.ids == whole.ids[: len(part.ids)], sample.name
+            assert part.segments == whole.segments[: len(part.segments)]
+            assert part.segments == whole.cut(len(part.ids)).segments
 
 
-@every_tokenizer
 @PROPERTY
 @given(voices=either_voice, trajectory=trajectories())
-def test_segments_tile_the_transcript_and_the_loss_is_what_roles_wrote(
-    sample: Sample, voices: Voices, trajectory: Trajectory
-) -> None:
+def test_segments_tile_the_transcript_and_the_loss_is_what_roles_wrote(voices: Voices, trajectory: Trajectory) -> None:
+    for sample in samples():
+        check_segments(sample, voices, trajectory)
+
+
+def check_segments(sample: Sample, voices: Voices, trajectory: Trajectory) -> None:
     renderer = Renderer(sample.tokenizer, voices)
     transcript = renderer.render(trajectory)
     markers = find_markers(sample.tokenizer)
@@ -241,9 +249,7 @@ def test_labels_of_one_role_are_its_own_spans(sample: Sample) -> None:
     renderer = Renderer(sample.tokenizer)
     transcript = renderer.render(trajectory)
     end = sample.tokenizer.convert_ids_to_tokens(find_markers(sample.tokenizer).end)
-    written = {
-        role: sample.tokenizer.decode([i for i in transcript.labels([role]) if i != IGNORED]) for role in ROLES
-    }
+    written = {role: sample.tokenizer.decode([i for i in transcript.labels([role]) if i != IGNORED]) for role in ROLES}
     assert written == {
         "planner": f"I need f.\nNext: Caller{end}That is all.\nNext: Summarizer{end}",
         "caller": f'{{"name": "f", "arguments": {{"a": 1}}}}{end}',
@@ -272,13 +278,17 @@ def test_cutting_keeps_whole_segments() -> None:
 # ---- reading back what was rendered ---------------------------------------------------------------------------------
 
 
-@every_tokenizer
 @PROPERTY
 @given(turn=decided_turns | other_turns)
-def test_what_the_three_roles_wrote_reads_back(sample: Sample, turn: AssistantMessage) -> None:
+def test_what_the_three_roles_wrote_reads_back(turn: AssistantMessage) -> None:
+    for sample in samples():
+        # A rationale that ends like a decision can't be told from one.
+        if turn.decision or parse_planner(sample.normal(turn.reasoning_content or ""))[1] is None:
+            check_roles(sample, turn)
+
+
+def check_roles(sample: Sample, turn: AssistantMessage) -> None:
     normal = sample.normal
-    if turn.decision is None:
-        assume(parse_planner(normal(turn.reasoning_content or ""))[1] is None)
     written = spans(Renderer(sample.tokenizer), turn)
     rationale, decision = parse_planner(written["planner"])
     assert normal(rationale) == normal(turn.reasoning_content or "")
@@ -290,13 +300,20 @@ def test_what_the_three_roles_wrote_reads_back(sample: Sample, turn: AssistantMe
         same_calls(sample, parse_calls(written["caller"]), turn.tool_calls)
 
 
-@every_tokenizer
 @PROPERTY
 @given(turn=decided_turns | other_turns)
-def test_what_the_single_voice_wrote_reads_back(sample: Sample, turn: AssistantMessage) -> None:
+def test_what_the_single_voice_wrote_reads_back(turn: AssistantMessage) -> None:
+    for sample in samples():
+        # A rationale with a line that opens like a decision can't be told from one.
+        if not _MARK_LINE.search(sample.normal(turn.reasoning_content or "")):
+            check_single(sample, turn)
+
+
+_MARK_LINE = re.compile(r"(?:\A|\n)(Call|Answer|Give up): ")
+
+
+def check_single(sample: Sample, turn: AssistantMessage) -> None:
     normal = sample.normal
-    # A rationale with a line that opens like a decision can't be told from one.
-    assume(not re.search(r"(?:\A|\n)(Call|Answer|Give up): ", normal(turn.reasoning_content or "")))
     read = parse_single(spans(Renderer(sample.tokenizer, "single"), turn)["assistant"])
     assert normal(read.reasoning_content or "") == normal(turn.reasoning_content or "")
     assert read.decision == turn.decision
@@ -312,8 +329,9 @@ def same_calls(sample: Sample, read: tuple[ToolCall, ...], given: tuple[ToolCall
         # Text that isn't a call may happen to hold one: what counts is that all of it is kept.
         assert sample.normal(caller_text(read)) == sample.normal(caller_text(given))
         return
-    if sample.normal is not str:  # a normaliser may break JSON: ``\n`` and a combining tilde become ``\ñ``
-        assume(not any(call.malformed for call in parse_calls(sample.normal(caller_text(given)))))
+    broken = any(call.malformed for call in parse_calls(sample.normal(caller_text(given))))
+    if sample.normal is not str and broken:  # a normaliser may break JSON: ``\n`` and a combining tilde become ``\ñ``
+        return
     assert [(c.id, sample.normal(c.name), sample.normal(c.arguments), c.malformed) for c in read] == [
         (c.id, sample.normal(c.name), sample.normal(c.arguments), c.malformed) for c in given
     ]
@@ -341,12 +359,14 @@ def test_a_malformed_call_spoils_none_after_it() -> None:
 @given(turn=decided_turns)
 def test_a_turn_reads_back_from_its_text(turn: AssistantMessage) -> None:
     assert parse_planner(planner_text(turn)) == (turn.reasoning_content or "", turn.decision)
-    assume(not re.search(r"(?:\A|\n)(Call|Answer|Give up): ", turn.reasoning_content or ""))
+    assume(not _MARK_LINE.search(turn.reasoning_content or ""))
     expected = AssistantMessage(turn.reasoning_content or None, turn.tool_calls, turn.content, turn.refusal)
     assert parse_single(single_text(turn)) == expected
 
 
-_edits = st.tuples(st.floats(0, 1), st.integers(0, 4), st.sampled_from(["", '"', "\\", "{", "}", "\n", "\x00", "\ud800"]))
+_edits = st.tuples(
+    st.floats(0, 1), st.integers(0, 4), st.sampled_from(["", '"', "\\", "{", "}", "\n", "\x00", "\ud800"])
+)
 
 
 @st.composite
@@ -389,7 +409,7 @@ def test_reading_never_raises_and_loses_nothing(text: str) -> None:
         '{"name": "\ud800", "arguments": {"\x00": 1}}',
         '{"name": "' + "\\" * 100_001,
         '"name": "' * 20_000,
-        '{"name": "f", "arguments": [\n' * 2_000,
+        '{"name": "f", "arguments": [\n' * 500,
         "\nCall: " * 20_000,
         "\nNext: Caller" * 20_000,
     ],
@@ -431,16 +451,16 @@ def test_no_text_becomes_a_special_token(sample: Sample, text: str) -> None:
     assert sample.normal(renderer.decode(ids)) == sample.normal(text)
 
 
-@every_tokenizer
 @PROPERTY
 @given(voices=either_voice, trajectory=trajectories())
-def test_nobody_speaks_as_somebody_else(sample: Sample, voices: Voices, trajectory: Trajectory) -> None:
-    renderer = Renderer(sample.tokenizer, voices)
-    transcript = renderer.render(trajectory)
-    forbidden = special_ids(sample)
-    for segment in transcript.segments:
-        assert forbidden.isdisjoint(transcript.ids[segment.span_start : segment.span_stop - 1])
-    assert transcript.ids.count(renderer.markers.end) == len(transcript.segments)
+def test_nobody_speaks_as_somebody_else(voices: Voices, trajectory: Trajectory) -> None:
+    for sample in samples():
+        renderer = Renderer(sample.tokenizer, voices)
+        transcript = renderer.render(trajectory)
+        for segment in transcript.segments:
+            span = transcript.ids[segment.span_start : segment.span_stop]
+            assert special_ids(sample).isdisjoint(span[:-1]), sample.name
+        assert transcript.ids.count(renderer.markers.end) == len(transcript.segments)
 
 
 @PROPERTY
@@ -456,19 +476,28 @@ def test_markers_that_the_tokenizer_does_not_call_special_are_kept_out_too(text:
 _plain_chatml = chatml(markers_are_special=False)
 
 
-@every_tokenizer
 @PROPERTY
-@given(text=ragged)
-def test_half_a_surrogate_pair_renders(sample: Sample, text: str) -> None:
-    for voices in ("roles", "single"):
-        turn = AssistantMessage(text, (ToolCall("a", text, text), ToolCall("b", text, text, malformed=True)))
-        messages = (SystemMessage(text), UserMessage(text), turn, ToolMessage("a", text), AssistantMessage(content=text))
-        schema = Tool(json.dumps({"name": "f", "description": text}, ensure_ascii=False))
-        transcript = Renderer(sample.tokenizer, voices).render(Trajectory((schema,), messages))
-        ids = transcript.ids
-        assert all(
-            special_ids(sample).isdisjoint(ids[s.span_start : s.span_stop - 1]) for s in transcript.segments
-        )
+@given(voices=either_voice, text=ragged)
+def test_half_a_surrogate_pair_renders(voices: Voices, text: str) -> None:
+    calls = (ToolCall("a", text, text), ToolCall("b", text, text, malformed=True))
+    turns = (AssistantMessage(text, calls), ToolMessage("a", text), AssistantMessage(content=text))
+    schema = Tool(json.dumps({"name": "f", "description": text}, ensure_ascii=False))
+    trajectory = Trajectory((schema,), (SystemMessage(text), UserMessage(text), *turns))
+    for sample in samples():
+        transcript = Renderer(sample.tokenizer, voices).render(trajectory)
+        for segment in transcript.segments:
+            span = transcript.ids[segment.span_start : segment.span_stop]
+            assert special_ids(sample).isdisjoint(span[:-1]), sample.name
+
+
+@PROPERTY
+@given(text=texts)
+def test_a_character_out_of_vocabulary_does_not_become_a_special_token_either(text: str) -> None:
+    ids = Renderer(_letters_only).encode(text)
+    assert set(_letters_only.all_special_ids).isdisjoint(ids)
+
+
+_letters_only = letters_only()
 
 
 def test_text_is_whole_whatever_the_tokenizer_was_used_for_before() -> None:
@@ -549,11 +578,14 @@ def test_generated_ids_are_kept(sample: Sample, data: st.DataObject) -> None:
         assert not cut.trained
 
 
-@every_tokenizer
 @PROPERTY
 @given(trajectory=trajectories())
-def test_a_transcript_grown_at_run_time_is_the_rendered_one(sample: Sample, trajectory: Trajectory) -> None:
-    renderer = Renderer(sample.tokenizer)
+def test_a_transcript_grown_at_run_time_is_the_rendered_one(trajectory: Trajectory) -> None:
+    for sample in samples():
+        check_growing(Renderer(sample.tokenizer), trajectory)
+
+
+def check_growing(renderer: Renderer, trajectory: Trajectory) -> None:
     rendered = renderer.render(trajectory)
     grown = Transcript(list(renderer.markers.start))
     for segment in rendered.segments:
@@ -577,6 +609,7 @@ def test_the_fingerprint_names_tokenizer_voices_and_budget() -> None:
     renderers = [
         Renderer(nano()),
         Renderer(nano(vocab_size=399)),
+        Renderer(nano(normalizers.NFC())),  # the same ids for the markers
         Renderer(nano(), "single"),
         Renderer(nano(), observation_tokens=512),
         Renderer(chatml()),

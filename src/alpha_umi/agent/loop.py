@@ -21,7 +21,16 @@ from alpha_umi.agent.limits import Limits, StopReason
 from alpha_umi.engines.base import Engine, Generation, Request, Sampling
 from alpha_umi.errors import ToolError
 from alpha_umi.tools import Observation, ToolSource, execute
-from alpha_umi.trajectory import AssistantMessage, Decision, Message, Tool, ToolCall, ToolMessage, Trajectory, UserMessage
+from alpha_umi.trajectory import (
+    AssistantMessage,
+    Decision,
+    Message,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    Trajectory,
+    UserMessage,
+)
 from alpha_umi.transcript import Renderer, Transcript, Voice, parse_calls, parse_planner, parse_single
 
 EXTRA = "alpha_umi"
@@ -390,9 +399,9 @@ def run_episodes(
                     return
                 ended = [entry for entry in live if entry.reason is not None]
                 live = [entry for entry in live if entry.reason is None]
+                if ended and not keep:
+                    engine.forget([entry.run.episode.session for entry in ended])
                 for entry in ended:
-                    if not keep:
-                        engine.forget([entry.run.episode.session])
                     assert entry.reason is not None
                     yield entry.run.outcome(entry.reason)
                 _generate(engine, live, sampling)
@@ -417,9 +426,7 @@ def run_one(
     return outcome
 
 
-def _admitted(
-    waiting: Iterator[Episode], room: int, cancelled: Callable[[], bool] | None
-) -> Iterator[Episode]:
+def _admitted(waiting: Iterator[Episode], room: int, cancelled: Callable[[], bool] | None) -> Iterator[Episode]:
     if room > 0 and not (cancelled is not None and cancelled()):
         yield from itertools.islice(waiting, room)
 

@@ -123,7 +123,7 @@ class LocalEngine:
         """Computes transcripts without a header; returns how many tokens that took, a request."""
         counts = [0] * len(requests)
         for runner, rows in self._rows(requests, None):
-            ready = [row for row in rows if 0 < row.tail and len(row.prompt) <= self.context]
+            ready = [row for row in rows if row.tail > 0 and len(row.prompt) <= self.context]
             runner.run(ready, Sampling(), self.renderer.markers.end)
             for row in ready:
                 counts[row.number] = row.tail
@@ -131,7 +131,10 @@ class LocalEngine:
         return counts
 
     def fork(self, parent: int, child: int, length: int) -> None:
-        """Lets a session begin with the first ``length`` tokens of another's, in the same memory, in every model."""
+        """Lets a session begin with the first ``length`` tokens of another's, in the same memory, in every model.
+
+        Where the child already holds as much, it is left as it is.
+        """
         for runner in {id(runner): runner for runner in self._runners.values()}.values():
             runner.fork(parent, child, length)
 
@@ -147,9 +150,7 @@ class LocalEngine:
         known = self._runners[voice].sessions.get(session)
         return len(known.ids) if known is not None else 0
 
-    def _rows(
-        self, requests: Sequence[Request], most: int | None
-    ) -> Iterator[tuple[_Runner, list[_Row]]]:
+    def _rows(self, requests: Sequence[Request], most: int | None) -> Iterator[tuple[_Runner, list[_Row]]]:
         """The requests of each model, as rows, with what is known of their sessions; None only prefills."""
         groups: dict[int, tuple[_Runner, list[_Row]]] = {}
         for number, request in enumerate(requests):
@@ -189,8 +190,8 @@ def _context(model: PreTrainedModel, wanted: int | None) -> int:
     other = kinds - {"full_attention", "sliding_attention"}
     if other:
         raise UserError(
-            f"{type(model).__name__} has layers of the kind {', '.join(sorted(other))}, and the in-process engine knows "
-            "full attention only: take a Llama- or Qwen-like model, or use an OpenAI-compatible server"
+            f"{type(model).__name__} has layers of the kind {', '.join(sorted(other))}, and the in-process engine "
+            "knows full attention only: take a Llama- or Qwen-like model, or use an OpenAI-compatible server"
         )
     return context
 
@@ -204,7 +205,12 @@ class _Runner:
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._base: torch.nn.Module = model.base_model
-        self._head = model.get_output_embeddings()
+        head = model.get_output_embeddings()
+        if head is None:
+            raise UserError(
+                f"{type(model).__name__} has no output layer over the vocabulary; load it as a causal language model"
+            )
+        self._head: torch.nn.Module = head
         self._prefill_tokens = prefill_tokens
         config = model.config.get_text_config()
         heads = config.num_attention_heads
@@ -229,7 +235,8 @@ class _Runner:
     def fork(self, parent: int, child: int, length: int) -> None:
         """Gives ``child`` the first tokens of ``parent``."""
         known = self.recall(parent)
-        if known is not None:
+        current = self.sessions.get(child)
+        if known is not None and (current is None or len(current.ids) < min(length, len(known.ids))):
             self.sessions[child] = known.fork(length)
 
     def shrink(self, limit: int) -> None:
@@ -320,8 +327,9 @@ class _Runner:
             cache.select(first + done, first + len(rows))
             cache.aim(here, visible, slice(rows[0].start + begin, rows[0].start + stop) if same else None)
             hidden = self._forward(ids[done:, begin:stop], here, _mask(here, visible, self.dtype), cache)
-            ready = [row.tail - 1 - begin for row in rows[done:] if row.tail <= stop]
-            last.append(hidden[torch.arange(len(ready), device=device), torch.tensor(ready, dtype=torch.long, device=device)])
+            ends = [row.tail - 1 - begin for row in rows[done:] if row.tail <= stop]
+            if ends:
+                last.append(hidden[torch.arange(len(ends), device=device), torch.tensor(ends, device=device)])
         return torch.cat(last)
 
     def _forward(self, ids: torch.Tensor, slots: torch.Tensor, mask: torch.Tensor, cache: BatchCache) -> torch.Tensor:
@@ -333,9 +341,7 @@ class _Runner:
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._head(hidden).float()
 
-    def _decode(
-        self, rows: list[_Row], cache: BatchCache, hidden: torch.Tensor, sampling: Sampling, end: int
-    ) -> None:
+    def _decode(self, rows: list[_Row], cache: BatchCache, hidden: torch.Tensor, sampling: Sampling, end: int) -> None:
         device, limit = self.device, cache.kv.shape[4]
         live = list(rows)
         # a row's first generated token takes the slot after its prompt; `stop` is where it may write anything
@@ -415,7 +421,7 @@ class _Runner:
             UserError: They differ, so the model needs something this engine doesn't do.
         """
         generator = torch.Generator().manual_seed(0)
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        vocabulary: int = self.model.config.get_text_config().vocab_size
         prompts = [torch.randint(vocabulary, (n,), generator=generator).tolist() for n in (7, 12)]
         name = type(self.model).__name__
         advice = "take a Llama- or Qwen-like model, or use an OpenAI-compatible server"
@@ -472,7 +478,7 @@ def _chooser(rows: Sequence[_Row], sampling: Sampling, device: torch.device) -> 
         probabilities = torch.softmax(logits.double() / sampling.temperature, -1)
         ranked = None
         if sampling.top_p < 1:
-            probabilities, ranked = probabilities.sort(-1, descending=True, stable=True)
+            probabilities, ranked = probabilities.sort(dim=-1, descending=True, stable=True)
             before = probabilities.cumsum(-1) - probabilities
             probabilities = probabilities.masked_fill(before >= sampling.top_p, 0)
         total = probabilities.cumsum(-1)

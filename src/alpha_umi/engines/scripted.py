@@ -21,9 +21,7 @@ class ScriptedEngine:
         forgotten: Sessions that were given up, in order.
     """
 
-    def __init__(
-        self, script: Script | Mapping[Voice, Sequence[str]], renderer: Renderer, context: int = 8192
-    ) -> None:
+    def __init__(self, script: Script | Mapping[Voice, Sequence[str]], renderer: Renderer, context: int = 8192) -> None:
         self.renderer = renderer
         self.context = context
         self.requests: list[Request] = []
@@ -45,8 +43,7 @@ class ScriptedEngine:
 
     def _text(self, request: Request) -> str:
         if callable(self._script):
-            text = self.renderer.tokenizer.decode(list(request.ids), skip_special_tokens=False)
-            return self._script(request.session, request.voice, text)
+            return self._script(request.session, request.voice, self.renderer.decode(request.ids))
         texts = self._script[request.voice]
         key = (request.session, request.voice)
         number = self._said.get(key, 0)

@@ -74,7 +74,7 @@ def check_call(call: ToolCall, tools: Sequence[Tool]) -> dict[str, Any]:
         ToolError: It can't: ``malformed_call``, ``unknown_tool`` or ``invalid_arguments``, with what to do instead.
     """
     if call.malformed:
-        raise ToolError("malformed_call", 'this is not a call; write {"name": "...", "arguments": {...}} and nothing else')
+        raise ToolError("malformed_call", 'this is no call; write {"name": "...", "arguments": {...}} and nothing else')
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         raise ToolError("unknown_tool", _unknown(call.name, [tool.name for tool in tools]))
@@ -91,7 +91,8 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     if not names:
         return f"there is no tool {name!r}; there are no tools at all"
     near = difflib.get_close_matches(name, names, n=1)
-    return f"there is no tool {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"the tools are {', '.join(names)}")
+    rest = f"did you mean {near[0]!r}?" if near else f"the tools are {', '.join(names)}"
+    return f"there is no tool {name!r}; {rest}"
 
 
 def _unknown_parameter(tool: Tool, arguments: dict[str, Any]) -> str | None:
@@ -115,7 +116,7 @@ def _against_schema(tool: Tool, arguments: dict[str, Any]) -> str | None:
     """The first violation in words; None as well where the tool's own schema can't be used."""
     try:
         error = next(iter(_validator(tool.schema).iter_errors(arguments)), None)
-    except Exception:  # noqa: BLE001 - whatever a foreign schema breaks in the validator is not the model's mistake
+    except Exception:  # whatever a foreign schema breaks in the validator is not the model's mistake
         return None
     if error is None:
         return None

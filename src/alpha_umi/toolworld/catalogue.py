@@ -12,9 +12,9 @@ and its columns; nothing else is needed to add an API:
     mirror   the same as another API, under another name
 
 A field is written ``name = kind args; words``, where kind is ``int``, ``num``, ``enum``, ``bool``, ``date``, ``time``,
-``id PREFIX``, ``list COLUMN``, or anything else for a name of that sort (``person``, ``place``, ...). The sort of a name, or
-a word after a number's range, is what links the result of one API to the argument of another. In ``ask`` and ``answer``,
-``{x}`` is a value, ``{+x}`` says a boolean is true, and ``[...]`` can be left out.
+``id PREFIX``, ``list COLUMN``, or anything else for a name of that sort (``person``, ``place``, ...). The sort of a
+name, or a word after a number's range, is what links the result of one API to the argument of another. In ``ask`` and
+``answer``, ``{x}`` is a value, ``{+x}`` says a boolean is true, and ``[...]`` can be left out.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Field:
     column: str = ""
 
     def schema(self) -> dict[str, Any]:
-        """JSON Schema of the parameter; a description only where it says more than the name and the options."""
+        """JSON Schema of the parameter; a description only where it says more than the name."""
         out: dict[str, Any] = {"type": _JSON_TYPES.get(self.kind, "string")}
         if self.kind == "enum":
             out["enum"] = list(self.options)
         if self.kind == "list":
             out["items"] = {"type": "string"}
-        if self.kind != "enum" and self.words != self.name.replace("_", " "):
+        if self.words != self.name.replace("_", " "):
             out["description"] = self.words
         return out
 
@@ -278,7 +278,9 @@ def _api(row: Mapping[str, Any], collection: Mapping[str, Any], fields: Mapping[
     asks = (row["ask"],) if isinstance(row["ask"], str) else tuple(row["ask"])
     ids = next((field.prefix for field in fields.values() if field.kind == "id"), "")
     more = {key: row[key] for key in ("formula", "of", "pick", "done") if key in row}
-    return Api(full, row["op"], row["about"], params, tuple(row["gives"]), asks, row["answer"], prefix=ids, **home, **more)
+    return Api(
+        full, row["op"], row["about"], params, tuple(row["gives"]), asks, row["answer"], prefix=ids, **home, **more
+    )
 
 
 def _param_field(name: str, fields: Mapping[str, Field], api: str) -> Field:
@@ -301,9 +303,7 @@ def _resolve_mirrors(catalogue: Catalogue) -> Catalogue:
         if original is None or original.mirror_of:
             raise ValueError(f"{api.name}: there is no API {api.mirror_of!r} to mirror")
         about = f"Same as {original.name}, if that fails"
-        return replace(
-            original, name=api.name, about=about, collection=api.collection, mirror_of=original.name
-        )
+        return replace(original, name=api.name, about=about, collection=api.collection, mirror_of=original.name)
 
     return Catalogue(
         tuple(

@@ -43,7 +43,9 @@ def check(task: Task, world: World, outcome: Outcome) -> Verdict:
     if world.state() != expected.state:
         return Verdict(False, "the world's state differs from the one a right solution leaves")
     if outcome.gave_up:
-        return Verdict(expected.gave_up, "gave up rightly" if expected.gave_up else "gave up on a task that can be done")
+        return Verdict(
+            expected.gave_up, "gave up rightly" if expected.gave_up else "gave up on a task that can be done"
+        )
     if outcome.answer is None:
         return Verdict(False, "no answer")
     if expected.gave_up:
@@ -55,7 +57,7 @@ def check(task: Task, world: World, outcome: Outcome) -> Verdict:
 
 
 def contains(text: str, fact: str) -> bool:
-    """Whether a fact stands in a text as a whole: not ``84`` in ``1842``, ``84.5`` or ``BK-84``; case doesn't matter."""
+    """Whether a fact stands in a text as a whole: not ``84`` in ``1842``, ``84.5`` or ``BK-84``; in any case."""
     pattern = re.escape(_normal(fact))
     return re.search(rf"(?<!\w)(?<!\w-)(?<!\d[.,:]){pattern}(?!\w)(?![.,:]\d)(?!-\w)", _normal(text)) is not None
 

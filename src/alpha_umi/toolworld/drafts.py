@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from alpha_umi.toolworld.catalogue import Api, Collection, Field, Param, load_catalogue
-from alpha_umi.toolworld.grammar import fill, phrase_values, refer, segments, spoken
+from alpha_umi.toolworld.grammar import Segment, fill, phrase_values, refer, segments, spoken
 from alpha_umi.toolworld.operations import rates_table
 from alpha_umi.toolworld.tasks import Ref, Row, Step, Tables
 from alpha_umi.toolworld.values import Vocabulary, draw
@@ -62,7 +62,9 @@ class Draft:
             self._draw_rates(collection)
         return self.tables[table]
 
-    def add(self, api: Api, *, link: Link | None = None, absent: bool = False, omit: bool = False, turn: int = 0) -> bool:
+    def add(
+        self, api: Api, *, link: Link | None = None, absent: bool = False, omit: bool = False, turn: int = 0
+    ) -> bool:
         """Adds a call.
 
         Args:
@@ -123,7 +125,9 @@ class Draft:
         pieces = segments(phrase)
         linked = {link.param} if link else set()
         droppable = [
-            piece for piece in pieces if piece.optional and required & set(piece.slots) and not linked & set(piece.slots)
+            piece
+            for piece in pieces
+            if piece.optional and required & set(piece.slots) and not linked & set(piece.slots)
         ]
         if omit and not droppable:
             return None
@@ -133,7 +137,7 @@ class Draft:
             self.missing = next(name for name in dropped.slots if name in required)
         return "".join(piece.text for piece in kept), {name for piece in kept for name in piece.slots}
 
-    def _stays(self, piece: Any, required: set[str]) -> bool:
+    def _stays(self, piece: Segment, required: set[str]) -> bool:
         return not piece.optional or bool(required & set(piece.slots)) or self.rng.random() < _KEEP_OPTIONAL
 
     def _choose_row(self, api: Api, link: Link | None) -> Row | None:

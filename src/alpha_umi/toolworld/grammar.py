@@ -33,14 +33,14 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "Can you tell me {}?",
     ),
     "convert": (
-        "What is {}?", "Convert: {}.", "Tell me {}.", "How much is {}?", "I need {}.", "Work out {}.",
-        "Can you give me {}?",
+        "Convert {}.", "Please convert {}.", "Can you convert {}?", "I want to convert {}.",
+        "Could you convert {} for me?", "I need you to convert {}.", "Go ahead and convert {}.",
     ),
     "create": _DO,
     "update": _DO,
     "cancel": _DO,
 }  # fmt: skip
-_VERBS = {"get": "tell me", "search": "find", "compute": "work out", "compare": "tell me", "convert": "work out"}
+_VERBS = {"get": "tell me", "search": "find", "compute": "work out", "compare": "tell me", "convert": "convert"}
 IN_SEQUENCE = (
     "First {}, then {}.", "Please {}, and then {}.", "{}. After that, {}.", "I want you to {} and then {}.",
     "Can you first {} and then {}?", "Start with this: {}. Then {}.",

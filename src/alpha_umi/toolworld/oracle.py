@@ -1,8 +1,8 @@
 """The oracle: solves a task by calling its world, and says at each step why.
 
-Its policy is what the instructions ask for: a time-out, a server error or an unavailable service is tried once more; what
-fails for good, or is not authorised, is replaced by a tool that says it does the same, or given up; an empty result and an
-unknown id are reported; a missing parameter is asked for before anything is called.
+Its policy is what the instructions ask for: a time-out, a server error or an unavailable service is tried once more;
+what fails for good, or is not authorised, is replaced by a tool that says it does the same, or given up; an empty
+result and an unknown id are reported; a missing parameter is asked for before anything is called.
 """
 
 from __future__ import annotations
@@ -113,11 +113,15 @@ class _Run:
             if not all(self._can_start(step) for step in steps.values()):
                 break
             calls = {i: _Call(self._apis[s.tool], self._resolved(s)) for i, s in steps.items()}
-            self._turn(list(calls.values()), self._said(last) + wording.plan(self._rng, *_parts(calls.values()), not last))
+            self._turn(
+                list(calls.values()), self._said(last) + wording.plan(self._rng, *_parts(calls.values()), not last)
+            )
             last = [self._recovered(call) for call in calls.values()]
             self._done |= dict(zip(calls, last, strict=True))
         answers = [wording.answer(c.api, c.arguments, c.observation) for c in self._done.values()]
-        rationale = self._said(last) + wording.finished(self._rng, any(wording.is_empty(call.observation) for call in last))
+        rationale = self._said(last) + wording.finished(
+            self._rng, any(wording.is_empty(call.observation) for call in last)
+        )
         self._messages.append(AssistantMessage(rationale, content=" ".join(answers)))
         return tuple(fact for call in self._done.values() for fact in _facts(call))
 
@@ -194,5 +198,6 @@ def _wordings(value: Any) -> tuple[str, ...]:
     if isinstance(value, bool):
         return (spoken(value),)
     if isinstance(value, (int, float)):
-        return tuple(dict.fromkeys((str(value), f"{value:,}", f"{value:.2f}", f"{value:.1f}" if value == round(value, 1) else str(value))))
+        shorter = [f"{value:.1f}"] if value == round(value, 1) else []
+        return tuple(dict.fromkeys([str(value), f"{value:,}", f"{value:.2f}", *shorter]))
     return (str(value),)

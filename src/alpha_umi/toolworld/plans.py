@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from alpha_umi.toolworld.catalogue import Api, Partition, load_catalogue
+from alpha_umi.toolworld.catalogue import READING, Api, Partition, load_catalogue
 from alpha_umi.toolworld.drafts import Draft, Link
 from alpha_umi.toolworld.tasks import NOT_AUTHORISED, TRANSIENT, Fault, Kind, Shape
-from alpha_umi.toolworld.values import Vocabulary
 
 KIND_SHARES: Mapping[Shape, Mapping[Kind, float]] = {
     "I1": {
@@ -85,7 +84,10 @@ def links(partition: Partition, shape: Shape) -> tuple[tuple[Api, tuple[Link, ..
     out = []
     for source in originals(partition):
         found = [
-            link for target in originals(partition) if _fits_shape(source, target, shape) for link in _between(source, target)
+            link
+            for target in originals(partition)
+            if _fits_shape(source, target, shape)
+            for link in _between(source, target)
         ]
         if found:
             out.append((source, tuple(found)))
@@ -111,7 +113,7 @@ def _between(source: Api, target: Api) -> list[Link]:
         for param in target.params:
             same = param.name == name if source.table == target.table else param.field.link == given.link
             kinds = (given.kind, param.field.kind)
-            alike = kinds[0] == kinds[1] or set(kinds) == {"int", "num"} and kinds[1] == "num"
+            alike = kinds[0] == kinds[1] or kinds == ("int", "num")
             linkable = same and given.link and alike and not param.field.column and param.name not in used
             if linkable and param.required:
                 found.append(Link(source, name, target, param.name))
@@ -126,8 +128,8 @@ def make_plan(rng: Random, draft: Draft, partition: Partition, shape: Shape, kin
     at_once = len(apis) > 1 and all(step.turn == 0 for step in draft.steps)
     mirrors = load_catalogue().mirrors
     faults: tuple[Fault, ...] = ()
-    needed = list(dict.fromkeys(apis))
-    barred = {api.name for api in apis} if kind == "impossible" else set()
+    needed = [] if kind == "impossible" else list(dict.fromkeys(apis))
+    out_of_reach: tuple[Api, ...] = apis if kind == "impossible" else ()
     if kind in ("retry", "alternative", "blocked"):
         victim = rng.choice(apis) if kind != "alternative" else _mirrored(rng, apis, shape)
         if victim is None:
@@ -135,13 +137,17 @@ def make_plan(rng: Random, draft: Draft, partition: Partition, shape: Shape, kin
         faults = (_fault(rng, victim.name, kind),)
         if kind == "alternative":
             needed.append(mirrors[victim.name])
-        barred.add(victim.name if kind != "alternative" else "")
-    elif kind != "impossible":
-        companions = [mirrors[api.name] for api in needed if api.name in mirrors and rng.random() < _COMPANION]
-        needed += companions[:1]
-    needed = [] if kind == "impossible" else needed
-    shown = _with_distractors(rng, needed, apis, partition, barred)
+        out_of_reach = (victim,) if kind == "blocked" else ()
+    if kind not in ("impossible", "alternative", "blocked"):
+        needed += [mirrors[api.name] for api in needed if api.name in mirrors and rng.random() < _COMPANION][:1]
+    shown = _with_distractors(rng, needed, apis, partition, out_of_reach)
     return Plan(kind, apis, shown, faults, at_once)
+
+
+def _overlap(api: Api, other: Api) -> bool:
+    """Whether two reading APIs look at a common column of one table."""
+    reads = [{*one.gives, *one.formula.split(), one.of} - {""} for one in (api, other) if one.op in READING]
+    return api.table == other.table and len(reads) == 2 and bool(reads[0] & reads[1])
 
 
 def _fault(rng: Random, tool: str, kind: Kind) -> Fault:
@@ -161,8 +167,8 @@ def _mirrored(rng: Random, apis: Sequence[Api], shape: Shape) -> Api | None:
 def _draft_calls(rng: Random, draft: Draft, partition: Partition, shape: Shape, kind: Kind) -> tuple[Api, ...] | None:
     form = kind if kind in ("single", "multi", "chain", "parallel") else _base_form(rng, shape, kind)
     if form == "chain":
-        return _chain(rng, draft, partition, shape, absent=kind == "empty")
-    apis = _independent(rng, partition, shape, form)
+        return _chain(rng, draft, partition, shape, kind)
+    apis = _independent(rng, partition, shape, form, third=kind == "multi")
     if apis is None:
         return None
     special = rng.randrange(len(apis))
@@ -184,14 +190,14 @@ def _base_form(rng: Random, shape: Shape, kind: Kind) -> str:
     return rng.choice(forms.get(kind, ("multi",)))
 
 
-def _independent(rng: Random, partition: Partition, shape: Shape, form: str) -> tuple[Api, ...] | None:
+def _independent(rng: Random, partition: Partition, shape: Shape, form: str, third: bool) -> tuple[Api, ...] | None:
     parts = rng.choice(grouped(partition, shape))
     if form == "single":
         return (rng.choice(parts[0]),)
     if form == "parallel" and shape == "I1" and rng.random() < 0.6:
         twice = rng.choice(parts[0])
         return None if twice.op in ("compare", "cancel") else (twice, twice)
-    count = 3 if form == "multi" and rng.random() < _THIRD_CALL else 2
+    count = 3 if form == "multi" and third and rng.random() < _THIRD_CALL else 2
     if shape == "I1":
         return tuple(rng.sample(parts[0], count)) if len(parts[0]) >= count else None
     chosen = rng.sample(parts, 2)
@@ -201,19 +207,19 @@ def _independent(rng: Random, partition: Partition, shape: Shape, form: str) -> 
     return tuple(apis) if len(set(apis)) == len(apis) else None
 
 
-def _chain(rng: Random, draft: Draft, partition: Partition, shape: Shape, absent: bool) -> tuple[Api, ...] | None:
+def _chain(rng: Random, draft: Draft, partition: Partition, shape: Shape, kind: Kind) -> tuple[Api, ...] | None:
     pool = links(partition, shape)
     if not pool:
         return None
     draft.unambiguous = True
     source, choices = rng.choice(pool)
     link = rng.choice(choices)
-    if not draft.add(source, absent=absent) or not draft.add(link.target, link=link, turn=1):
+    if not draft.add(source, absent=kind == "empty") or not draft.add(link.target, link=link, turn=1):
         return None
     apis = [source, link.target]
     onward = dict(pool).get(link.target, ())
     onward = [one for one in onward if one.target not in apis]
-    if onward and rng.random() < 2 * _THIRD_CALL:
+    if onward and kind == "chain" and rng.random() < 2 * _THIRD_CALL:
         second = rng.choice(onward)
         if not draft.add(second.target, link=second, turn=2):
             return None
@@ -222,15 +228,22 @@ def _chain(rng: Random, draft: Draft, partition: Partition, shape: Shape, absent
 
 
 def _with_distractors(
-    rng: Random, needed: Sequence[Api], apis: Sequence[Api], partition: Partition, barred: set[str]
+    rng: Random, needed: Sequence[Api], apis: Sequence[Api], partition: Partition, out_of_reach: Sequence[Api]
 ) -> tuple[Api, ...]:
-    """Fills the list up with APIs that nobody asks for, half of them from the same collections."""
+    """Fills the list up with APIs that nobody asks for, half of them from the same collections.
+
+    What is out of reach stays so: no distractor reads the columns from which it could be worked out.
+    """
     mirrors = load_catalogue().mirrors
     size = max(rng.choice(_LIST_SIZES), len(needed) + 1)
     shown = list(needed)
     nouns = {api.verb_noun for api in apis} | {api.verb_noun for api in shown}
     homes = {api.collection for api in apis}
-    others = [api for api in originals(partition) if api.verb_noun not in nouns and api.name not in barred]
+    others = [
+        api
+        for api in originals(partition)
+        if api.verb_noun not in nouns and api not in apis and not any(_overlap(api, one) for one in out_of_reach)
+    ]
     near = [api for api in others if api.collection in homes]
     while len(shown) < size:
         api = rng.choice(near if near and rng.random() < _SAME_COLLECTION else others)
@@ -242,8 +255,3 @@ def _with_distractors(
             shown.append(mirror)
     rng.shuffle(shown)
     return tuple(shown)
-
-
-def new_draft(rng: Random, vocabulary: Vocabulary) -> Draft:
-    """An empty draft."""
-    return Draft(rng, vocabulary)

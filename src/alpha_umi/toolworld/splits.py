@@ -19,13 +19,17 @@ from alpha_umi.toolworld.oracle import solve
 from alpha_umi.toolworld.plans import KIND_SHARES, Plan, make_plan
 from alpha_umi.toolworld.tasks import Shape, Task
 from alpha_umi.toolworld.values import Vocabulary
-from alpha_umi.trajectory import Trajectory
+from alpha_umi.trajectory import AssistantMessage, Trajectory
 
 SPLITS = ("I1-Inst", "I1-Tool", "I1-Cat", "I2-Inst", "I2-Cat", "I3-Inst")
-_TRAIN_SHAPES: tuple[tuple[Shape, float], ...] = (("I1", 0.5), ("I2", 0.25), ("I3", 0.25))
-_TEST_SHARE = 8
+_TRAIN_SHAPES: tuple[tuple[Shape, float], ...] = (("I1", 0.6), ("I2", 0.2), ("I3", 0.2))
+_TEST_SHARE = 4
 _EASY_TOOLS = 2
-_LONGEST_TOOLS = 1500
+_CALL_FRAME = len('{"name": "", "arguments": }')
+MAX_CALLS = 4
+MAX_RATIONALE_WORDS = 35
+MAX_ANSWER_WORDS = 30
+MAX_CHARACTERS = 3000
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,11 @@ class _Source:
     partition: Partition
     vocabulary: Vocabulary
     shapes: tuple[tuple[Shape, float], ...]
-    test: bool = True
 
 
 def _source(split: str) -> _Source:
     if split == "train":
-        return _Source("train", "train", _TRAIN_SHAPES, test=False)
+        return _Source("train", "train", _TRAIN_SHAPES)
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are train, {', '.join(SPLITS)}")
     shape: Shape = "I1" if split.startswith("I1") else "I2" if split.startswith("I2") else "I3"
@@ -67,6 +70,15 @@ def make_tasks(split: str, count: int, seed: int = 0, easy: float = 0.0) -> Iter
     return (_task(split, source, seed, index, easy) for index in range(count))
 
 
+def make_task(split: str, index: int, seed: int = 0, easy: float = 0.0) -> Task:
+    """Makes task number ``index`` of ``make_tasks`` alone.
+
+    Raises:
+        ValueError: There is no such split.
+    """
+    return _task(split, _source(split), seed, index, easy)
+
+
 def split_trajectories(split: str, count: int, seed: int = 0, easy: float = 0.0) -> Iterator[Trajectory]:
     """The oracle's trajectories of ``make_tasks``."""
     return map(solve, make_tasks(split, count, seed, easy))
@@ -86,7 +98,8 @@ def _task(split: str, source: _Source, seed: int, index: int, easy: float) -> Ta
         plan = make_plan(rng, draft, source.partition, shape, kind)
         if plan is not None:
             task = _finished(name, split, shape, plan, draft, is_easy)
-            if _is_test(draft, plan, task.instruction) == source.test and _is_short(task):
+            apart = source.partition != "train" or _is_test(draft, plan, task.instruction) == (split != "train")
+            if apart and is_within_limits(solve(task)):
                 return task
         attempt += 1
 
@@ -125,5 +138,24 @@ def _is_test(draft: Draft, plan: Plan, text: str) -> bool:
     return blake2b("|".join(contents).encode(), digest_size=1).digest()[0] % _TEST_SHARE == 0
 
 
-def _is_short(task: Task) -> bool:
-    return sum(len(tool.schema) for tool in task.tools) <= _LONGEST_TOOLS
+def is_within_limits(trajectory: Trajectory) -> bool:
+    """Whether a trajectory is as short as nano models need it: calls, words of each text, characters in all."""
+    turns = [message for message in trajectory.messages if isinstance(message, AssistantMessage)]
+    answers = [turn.content or turn.refusal or "" for turn in turns]
+    return (
+        sum(len(turn.tool_calls) for turn in turns) <= MAX_CALLS
+        and max(len((turn.reasoning_content or "").split()) for turn in turns) <= MAX_RATIONALE_WORDS
+        and max(len(answer.split()) for answer in answers) <= MAX_ANSWER_WORDS
+        and count_characters(trajectory) <= MAX_CHARACTERS
+    )
+
+
+def count_characters(trajectory: Trajectory) -> int:
+    """Characters of everything a transcript shows: schemas, texts and calls, without headers."""
+    total = sum(len(tool.schema) for tool in trajectory.tools)
+    for message in trajectory.messages:
+        total += len(message.content or "")
+        if isinstance(message, AssistantMessage):
+            total += len(message.reasoning_content or "") + len(message.refusal or "")
+            total += sum(len(call.name) + len(call.arguments) + _CALL_FRAME for call in message.tool_calls)
+    return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from alpha_umi.trajectory import Tool
@@ -91,7 +91,6 @@ class Task:
     requests: tuple[str, ...]
     faults: tuple[Fault, ...] = ()
     missing: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of JSON."""

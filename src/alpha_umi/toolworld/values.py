@@ -1,13 +1,14 @@
 """Invented values: names, ids, dates and numbers that cannot be memorised, only copied.
 
-Names are made of syllables. Every ordered pair of syllables belongs to one of two halves, and a word uses pairs of its own
-half only, so a held-out word shares no adjacent syllable pair with any training word, let alone the word itself.
+Names are made of syllables. Every ordered pair of syllables belongs to one of two halves, and a word uses pairs of its
+own half only, so a held-out word shares no adjacent syllable pair with any training word, let alone the word itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 from functools import cache
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ _SYLLABLES = tuple(onset + vowel for onset in _ONSETS for vowel in _VOWELS)
 _SIZES: dict[Vocabulary, int] = {"train": 4000, "held-out": 1500}
 _LETTERS = range(5, 10)
 _TWO_WORDS = 0.35
+_ENGLISH = frozenset({"Lives"})  # come out by chance, and the catalogue uses them
 _MONTH_DAYS = 28
 
 
@@ -38,11 +40,11 @@ def words(vocabulary: Vocabulary) -> tuple[str, ...]:
     found: dict[str, None] = {}
     while len(found) < _SIZES[vocabulary]:
         chosen = [rng.randrange(len(_SYLLABLES)) for _ in range(rng.choice((2, 2, 3)))]
-        if any(_pair_is_held_out(a, b) != held_out for a, b in zip(chosen, chosen[1:], strict=False)):
+        if any(_pair_is_held_out(a, b) != held_out for a, b in pairwise(chosen)):
             continue
-        word = "".join(_SYLLABLES[index] for index in chosen) + rng.choice(_CODAS)
-        if len(word) in _LETTERS:
-            found[word.capitalize()] = None
+        word = ("".join(_SYLLABLES[index] for index in chosen) + rng.choice(_CODAS)).capitalize()
+        if len(word) in _LETTERS and word not in _ENGLISH:
+            found[word] = None
     other = set(words("train")) if held_out else set()
     return tuple(word for word in found if word not in other)
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from alpha_umi.toolworld.catalogue import SLOT, WRITING, Api, Field
-from alpha_umi.toolworld.grammar import fill, segments, spoken
+from alpha_umi.toolworld.grammar import fill, imperative, segments, spoken
 
 NEGATIONS = ("no", "not", "none", "nothing")
 _FAILED = {
@@ -106,8 +106,10 @@ def _failure(api: Api, kind: str) -> str:
 
 def impossible(rng: Random, apis: Sequence[Api], requests: Sequence[str]) -> tuple[str, str]:
     """Why no tool fits, and what the user is told."""
-    wants = " and ".join(f"to {r}" if a.op in WRITING else r for a, r in zip(apis, requests, strict=True))
-    goals = " or ".join(r if a.op in WRITING else f"find {r}" for a, r in zip(apis, requests, strict=True))
+    pairs = list(zip(apis, requests, strict=True))
+    acts = WRITING | {"convert"}
+    wants = " and ".join(f"to {imperative(api, text)}" if api.op in acts else text for api, text in pairs)
+    goals = " or ".join(imperative(api, text) if api.op in acts else f"find {text}" for api, text in pairs)
     end = rng.choice(("but none of the tools does that", "but no tool here can do that"))
     return f"The user wants {wants}, {end}.", f"Sorry, I have no tool to {goals}."
 

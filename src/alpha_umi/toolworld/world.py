@@ -38,6 +38,9 @@ class World:
 
     Everything that happens follows from the task and the calls made so far. A world is cheap to make, is not shared
     between episodes and is not thread-safe.
+
+    Args:
+        task: Where the tools, the tables and the planned faults come from; it is not changed.
     """
 
     def __init__(self, task: Task) -> None:
@@ -62,6 +65,8 @@ class World:
         api = load_catalogue().apis.get(name) if name in self._names else None
         if api is None:
             return json.dumps({"error": f"no tool named {name}"}, ensure_ascii=False)
+        if not isinstance(arguments, Mapping):
+            return json.dumps({"error": "the arguments must be an object"})
         self._calls[name] += 1
         for fault in self._task.faults:
             if fault.tool == name and fault.nth in (0, self._calls[name]):
@@ -84,7 +89,7 @@ class World:
         self._calls = Counter(snapshot.calls)
 
     def state(self) -> object:
-        """What the checker compares: all rows, in no particular order. Reading calls and faults leave no trace in it."""
+        """What the checker compares: all rows, in no particular order. Reading calls and faults leave no trace."""
         return {name: sorted(map(_canonical, rows)) for name, rows in self._tables.items() if rows}
 
 

@@ -1,0 +1,314 @@
+"""The command line: ``umi <verb>``, thin; each verb is one function.
+
+Exit codes: 0 when it did what was asked, 2 when what was given is wrong (one clear sentence), 1 for mistakes of the program.
+Heavy imports happen inside the verbs, so that ``umi --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alpha_umi.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alpha_umi.agent import Episode
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="α-UMi: train, evaluate and run a planner, a caller and a summarizer that share one backbone.",
+)  # fmt: skip
+data_app = typer.Typer(no_args_is_help=True, help="Convert and look at trajectories.")
+eval_app = typer.Typer(no_args_is_help=True, help="Evaluate a run: static metrics, live pass rate.")
+app.add_typer(data_app, name="data")
+app.add_typer(eval_app, name="eval")
+
+Model = Annotated[Path, typer.Option("--model", help="A run directory.")]
+Tools = Annotated[list[str], typer.Option("--tools", help="Where tools come from: toolworld.")]
+Instructions = Annotated[int | None, typer.Option(min=1, help="Instructions a split [default: 200 or 100].")]
+
+
+def main() -> None:
+    """Runs the command line."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve whatever else runs on the machine
+    try:
+        app()
+    except UserError as error:
+        _console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _console(stderr=True).print("stopped; the same command goes on where it was", style="yellow")
+        sys.exit(130)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _use_all_cores() -> None:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(cores)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
+    minutes: Annotated[float | None, typer.Option(help="Training time, evaluation not included [default: 8].")] = None,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start from random weights.")] = False,
+    instructions: Instructions = None,
+    seed: Annotated[int, typer.Option(help="Data order and initial weights.")] = 0,
+) -> None:
+    """Train the three roles, evaluate them, write a report and solve one instruction before your eyes."""
+    from alpha_umi.display import bars, training_bars
+    from alpha_umi.evaluation.report import rich_tables
+    from alpha_umi.evaluation.toolworld_suite import Suite
+    from alpha_umi.quickstart import DEFAULT_MINUTES, Quickstart, finish_report, run_quickstart
+
+    plan = Quickstart(out, DEFAULT_MINUTES if minutes is None else minutes, from_scratch, Suite.default(instructions), seed)
+    _use_all_cores()
+    console = _console()
+    with bars(console) as shown:
+        trained = {name: training_bars(shown, f"{name} ") for name in ("umi", "single-multitask")}
+        report = run_quickstart(
+            plan, lambda system, progress: trained[system](progress), shown.update, shlex.join(["umi", *sys.argv[1:]])
+        )
+    console.rule("One instruction, solved")
+    finish_report(plan, report, _example(console, out))
+    for table in rich_tables(report):
+        console.print(table)
+    console.print(f"report: {out / 'report.md'}   figures: {out / 'report.json'}   plots: {out}/*.png")
+
+
+def _example(console: Console, run: Path) -> dict[str, Any]:
+    """Solves one ToolWorld instruction of two calls, whatever comes of it."""
+    from alpha_umi.agent import Episode, run_one
+    from alpha_umi.display import agent_display
+    from alpha_umi.engines.load import open_engine
+    from alpha_umi.tools import ToolWorldSource
+    from alpha_umi.toolworld import World, make_tasks
+    from alpha_umi.trajectory import UserMessage
+
+    task = next(task for task in make_tasks("I1-Inst", 1000, seed=1) if task.kind == "chain")
+    console.print(f"[bold]      user[/]  {task.instruction}", highlight=False)
+    with open_engine(run) as engine:
+        outcome = run_one(
+            engine, Episode(0, ToolWorldSource(World(task)), [UserMessage(task.instruction)], task.tools),
+            on_event=agent_display(console),
+        )  # fmt: skip
+    return outcome.to_json() | {"system": "umi"}
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. global_stage.minutes=5")] = None,
+) -> None:
+    """Train what a recipe says; the same command again resumes where it stopped."""
+    from alpha_umi.training.recipe import PretrainRecipe, load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from alpha_umi.display import bars, pretraining_bars, training_bars
+
+    _use_all_cores()
+    console = _console()
+    with bars(console) as shown:
+        if isinstance(loaded, PretrainRecipe):
+            from alpha_umi.training.nano import pretrain
+
+            pretrain(loaded, pretraining_bars(shown))
+        else:
+            from alpha_umi.training.glpft import train as train_run
+
+            train_run(loaded, training_bars(shown))
+    console.print(f"trained: {loaded.out}")
+
+
+def _episode(query: str, sources: list[str]) -> Episode:
+    """An episode for a query with the tools of these sources."""
+    from alpha_umi.agent import Episode
+    from alpha_umi.tools import open_source
+    from alpha_umi.trajectory import UserMessage
+
+    return Episode(0, open_source(sources, query), [UserMessage(query)])
+
+
+@app.command()
+def run(
+    query: Annotated[str, typer.Argument(help="What the agent is to do.")],
+    model: Model,
+    tools: Tools,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object.")] = False,
+) -> None:
+    """Solve one query; the planner's rationale, the calls, the replies and the answer are shown as they come."""
+    from alpha_umi.agent import run_one
+    from alpha_umi.display import agent_display
+    from alpha_umi.engines.load import open_engine
+
+    if not query.strip():
+        raise UserError("the query is empty: say what the agent is to do")
+    episode = _episode(query, tools)
+    _use_all_cores()
+    console = _console()
+    with open_engine(model) as engine:
+        outcome = run_one(engine, episode, on_event=None if as_json else agent_display(console))
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False))
+
+
+@app.command()
+def chat(model: Model, tools: Tools) -> None:
+    """Talk with the agent; an empty line or Ctrl-D ends it."""
+    from alpha_umi.agent import run_one
+    from alpha_umi.display import agent_display
+    from alpha_umi.engines.load import open_engine
+
+    _use_all_cores()
+    console = _console()
+    episode: Episode | None = None
+    with open_engine(model) as engine:
+        while (query := _ask(console)) is not None:
+            episode = _episode(query, tools) if episode is None else episode.follow_up(query)
+            outcome = run_one(engine, episode, on_event=agent_display(console), keep=True)
+            if outcome.stop_reason.value not in ("answered", "gave_up"):
+                console.print(f"the conversation ends here ({outcome.stop_reason.value}); the next line starts a new one")
+                episode = None
+                engine.forget([0])
+
+
+def _ask(console: Console) -> str | None:
+    try:
+        return console.input("[bold]       you[/]  ").strip() or None
+    except EOFError:
+        return None
+
+
+@data_app.command()
+def convert(
+    src: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    from_format: Annotated[str, typer.Option("--from", help="Its format; `umi data formats` lists them.")],
+    out: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Convert foreign data into trajectories; what can't be converted goes to OUT.rejected.jsonl with the reason."""
+    from alpha_umi.data import convert_file
+
+    summary = convert_file(src, from_format, out)
+    if as_json:
+        typer.echo(json.dumps({"read": summary.read, "converted": summary.converted, "rejected": dict(summary.rejected)}))
+        return
+    console = _console()
+    console.print(f"{summary.converted} of {summary.read} records converted: {out}", highlight=False)
+    for reason, count in summary.rejected.items():
+        console.print(f"  rejected {count}: {reason}", highlight=False, markup=False)
+
+
+@data_app.command()
+def formats() -> None:
+    """List the formats that can be converted."""
+    from alpha_umi.data import FORMATS
+
+    for name, converter in FORMATS.items():
+        typer.echo(f"{name:16} {converter.description}")
+
+
+@eval_app.command("static")
+def eval_static(
+    data: Annotated[str | None, typer.Option(help="A JSONL file of trajectories, or `toolworld` for its six splits.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", help="A run directory.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Score a predictions file instead of a model.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    instructions: Instructions = None,
+) -> None:
+    """The paper's five static metrics: gold history, one prediction a step."""
+    if predictions is not None:
+        figures = _scored_file(predictions)
+    elif model is None or data is None:
+        raise UserError("give --model RUN and --data FILE (or toolworld), or --predictions FILE")
+    else:
+        figures = _scored_model(model, data, instructions)
+    if json_out is not None:
+        from alpha_umi.trajectory import write_json
+
+        write_json(json_out, figures)
+    shown = {split: scores["paper"] for split, scores in figures["splits"].items()} if "splits" in figures else {"all": figures["paper"]}
+    _print_tables({(model or predictions or Path()).name: {"static": shown}})
+
+
+def _scored_file(path: Path) -> dict[str, Any]:
+    from alpha_umi.evaluation.metrics import paper_scores
+    from alpha_umi.evaluation.reference_predictions import read_groups, read_predictions
+
+    return {"paper": paper_scores(read_predictions(path), read_groups(path)).to_json()}
+
+
+def _scored_model(model: Path, data: str, instructions: int | None) -> dict[str, Any]:
+    from alpha_umi.display import bars
+    from alpha_umi.engines.load import open_engine
+    from alpha_umi.evaluation.static import static_predictions
+    from alpha_umi.evaluation.toolworld_suite import Suite, evaluate_static, static_scores
+    from alpha_umi.trajectory import read_jsonl
+
+    trajectories = list(read_jsonl(data)) if data != "toolworld" else []
+    _use_all_cores()
+    with bars(_console(stderr=True)) as shown, open_engine(model) as engine:
+        if data == "toolworld":
+            splits = evaluate_static(engine, Suite.default(instructions), None, shown.update)
+            return {"splits": {split: {"paper": scores} for split, scores in splits.items()}}
+        run = static_predictions(engine, trajectories[:instructions], on_progress=lambda done, total: shown.update("static", done, total))
+    return {"paper": static_scores(run)}
+
+
+@eval_app.command("live")
+def eval_live(
+    model: Model,
+    world: Annotated[str, typer.Option(help="Where the agent works: toolworld.")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    traces: Annotated[Path | None, typer.Option(help="Write episodes and failures into this folder.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits to run [default: all six].")] = None,
+    instructions: Instructions = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Episodes at one time.")] = 64,
+) -> None:
+    """Run the agent on instructions whose tools answer; report the pass rate of each split."""
+    from alpha_umi.display import bars
+    from alpha_umi.engines.load import open_engine
+    from alpha_umi.evaluation.toolworld_suite import Suite, evaluate_live
+    from alpha_umi.toolworld import SPLITS
+    from alpha_umi.trajectory import write_json
+
+    if world != "toolworld":
+        raise UserError(f"--world {world}: there is no such world; toolworld is the one there is")
+    unknown = sorted(set(split or ()) - set(SPLITS))
+    if unknown:
+        raise UserError(f"--split {unknown[0]}: there is no such split; there are {', '.join(SPLITS)}")
+    _use_all_cores()
+    with bars(_console(stderr=True)) as shown, open_engine(model) as engine:
+        suite = Suite.default(instructions, split or SPLITS)
+        splits = evaluate_live(engine, suite, traces, shown.update, concurrency)
+    if json_out is not None:
+        write_json(json_out, {"splits": splits})
+    _print_tables({model.name: {"live": splits}})
+
+
+def _print_tables(systems: dict[str, Any]) -> None:
+    from alpha_umi.evaluation.report import rich_tables
+
+    console = _console()
+    for table in rich_tables({"systems": systems}):
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What people see while something runs: training and evaluation progress, and an agent at work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from alpha_umi.agent.loop import Event
+    from alpha_umi.training.glpft import Progress as TrainingProgress
+    from alpha_umi.training.loop import StepReport
+
+COLORS = {"planner": "cyan", "caller": "yellow", "tool": "magenta", "summarizer": "green", "assistant": "blue", "stop": "red"}
+_SPEAKERS = {
+    "rationale": "planner", "decision": "planner", "call": "caller", "observation": "tool",
+    "answer": "summarizer", "refusal": "planner", "stop": "stop",
+}  # fmt: skip
+_QUIET_SECONDS = 15.0
+_SMOOTHING = 0.9
+_LONGEST = 600
+
+
+class _Bars:
+    """Progress bars on a terminal; a line now and then where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._spoken = 0.0
+
+    def update(self, name: str, done: int, total: int, note: str = "") -> None:
+        """Moves the bar of this name, made when it is first heard of."""
+        if name not in self._tasks:
+            self._tasks[name] = self.progress.add_task(name, total=total, note=note)
+        self.progress.update(self._tasks[name], completed=done, note=note)
+        now = time.monotonic()
+        if not self.console.is_terminal and (done == total or now - self._spoken > _QUIET_SECONDS):
+            self._spoken = now
+            self.console.print(f"{name}: {done}/{total} {note}", highlight=False, markup=False)
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[_Bars]:
+    """Progress bars for the length of a block."""
+    shown = _Bars(console)
+    with shown.progress:
+        yield shown
+
+
+class _Smoothed:
+    """Losses and speed of a stage, smoothed over some steps."""
+
+    def __init__(self) -> None:
+        self.losses: dict[str, float] = {}
+        self.speed = 0.0
+
+    def note(self, report: StepReport) -> str:
+        """A line for the bar."""
+        for name, value in report.losses.items():
+            self.losses[name] = _SMOOTHING * self.losses.get(name, value) + (1 - _SMOOTHING) * value
+        now = report.tokens / max(report.seconds, 1e-9)
+        self.speed = _SMOOTHING * (self.speed or now) + (1 - _SMOOTHING) * now
+        losses = " ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
+        return f"loss {losses}  {self.speed:,.0f} tok/s"
+
+
+def training_bars(shown: _Bars, prefix: str = "") -> Callable[[TrainingProgress], None]:
+    """Shows fine-tuning: a bar a stage with the loss of each role, tokens a second and the time left."""
+    state: dict[str, _Smoothed] = {}
+
+    def on_step(progress: TrainingProgress) -> None:
+        name = prefix + progress.name
+        note = state.setdefault(name, _Smoothed()).note(progress.report)
+        shown.update(name, progress.report.step, progress.report.steps, note)
+
+    return on_step
+
+
+def pretraining_bars(shown: _Bars) -> Callable[[StepReport], None]:
+    """Shows pretraining."""
+    state = _Smoothed()
+    return lambda report: shown.update("pretraining", report.step, report.steps, state.note(report))
+
+
+def agent_display(console: Console) -> Callable[[Event], None]:
+    """Prints an agent's run as it happens, each role in its colour."""
+
+    def on_event(event: Event) -> None:
+        speaker = _SPEAKERS[event.kind]
+        text = event.text if len(event.text) <= _LONGEST else event.text[:_LONGEST] + " …"
+        if event.kind == "decision":
+            text = f"→ {text}"
+        console.print(Text.assemble((f"{speaker:>10}  ", f"bold {COLORS[speaker]}"), (text, COLORS[speaker])))
+
+    return on_event

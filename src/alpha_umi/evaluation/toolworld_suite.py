@@ -1,0 +1,97 @@
+"""Static and live evaluation on the six ToolWorld splits, with every finished part kept on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alpha_umi.engines.base import Engine
+from alpha_umi.evaluation.live import EpisodeResult, failures_markdown, live_scores
+from alpha_umi.evaluation.live_run import run_toolworld
+from alpha_umi.evaluation.metrics import paper_scores
+from alpha_umi.evaluation.static import StaticPredictions, static_predictions
+from alpha_umi.toolworld import SPLITS, make_tasks, solve
+from alpha_umi.trajectory import Trajectory, atomic_write, write_json
+
+INSTRUCTIONS: Mapping[str, int] = {split: 200 if split in ("I1-Inst", "I1-Tool") else 100 for split in SPLITS}
+"""How many instructions of each split are evaluated unless told otherwise."""
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Which instructions are evaluated.
+
+    Attributes:
+        instructions: How many of each split.
+        seed: Which ones.
+    """
+
+    instructions: Mapping[str, int]
+    seed: int = 0
+
+    @classmethod
+    def default(cls, count: int | None = None, splits: Sequence[str] = SPLITS) -> Suite:
+        """The usual instructions, or ``count`` of each split."""
+        return cls({split: count or INSTRUCTIONS[split] for split in splits})
+
+
+def static_scores(predictions: StaticPredictions, seed: int = 0) -> dict[str, Any]:
+    """The ``paper`` object of a split: figures, n, intervals over trajectories."""
+    pairs = [(reference, prediction) for _, reference, prediction in predictions]
+    return paper_scores(pairs, [name for name, _, _ in predictions], seed).to_json()
+
+
+def evaluate_static(engine: Engine, suite: Suite, folder: Path | None, on_progress: OnProgress) -> dict[str, dict[str, Any]]:
+    """Static metrics of each split; a split that is in ``folder`` already isn't computed again."""
+
+    def one(split: str, count: int) -> dict[str, Any]:
+        gold = [solve(task) for task in make_tasks(split, count, suite.seed)]
+        run = static_predictions(engine, gold, on_progress=lambda done, total: on_progress(f"static {split}", done, total))
+        return static_scores(run, suite.seed)
+
+    return {split: _kept(folder, f"static-{split}", lambda s=split, c=count: one(s, c)) for split, count in suite.instructions.items()}
+
+
+def evaluate_live(
+    engine: Engine, suite: Suite, folder: Path | None, on_progress: OnProgress, concurrency: int = 64
+) -> dict[str, dict[str, Any]]:
+    """Pass rates of each split; with a ``folder``, every episode's trajectory and the failures' traces are in it."""
+
+    def one(split: str, count: int) -> dict[str, Any]:
+        tasks = list(make_tasks(split, count, suite.seed))
+        results = run_toolworld(
+            engine, tasks, concurrency=concurrency,
+            on_progress=lambda done, total: on_progress(f"live {split}", done, total),
+        )  # fmt: skip
+        if folder is not None:
+            _write_episodes(folder, split, results)
+        return live_scores(results, suite.seed).to_json()
+
+    return {split: _kept(folder, f"live-{split}", lambda s=split, c=count: one(s, c)) for split, count in suite.instructions.items()}
+
+
+def _write_episodes(folder: Path, split: str, results: Sequence[EpisodeResult]) -> None:
+    with atomic_write(folder / f"live-{split}-episodes.jsonl") as file:
+        for result in results:
+            trajectory = result.trajectory
+            verdict = {"solved": result.solved, "reason": result.reason, "stop_reason": result.stop_reason}
+            kept = Trajectory(trajectory.tools, trajectory.messages, result.task_id, {"alpha_umi": {"verdict": verdict}})
+            file.write(kept.to_json() + "\n")
+    with atomic_write(folder / f"live-{split}-failures.md") as file:
+        file.write(failures_markdown(results))
+
+
+def _kept(folder: Path | None, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    if folder is None:
+        return compute()
+    path = folder / f"{name}.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    scores = compute()
+    write_json(path, scores)
+    return scores

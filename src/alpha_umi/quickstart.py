@@ -1,0 +1,158 @@
+"""The quickstart: two systems trained from one global stage at equal compute, evaluated on the same instructions.
+
+    OUT/                   the ``umi`` run: backbone/ (stage 1), planner/, caller/, summarizer/
+    OUT/single-multitask/  the same stage 1, going on with all roles in one model
+    OUT/evaluation/        every split's figures, episodes and failures, by system
+    OUT/report.md|json     figures of both side by side, with plots
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alpha_umi.engines.load import open_engine
+from alpha_umi.errors import UserError
+from alpha_umi.evaluation.report import write_report
+from alpha_umi.evaluation.toolworld_suite import OnProgress, Suite, evaluate_live, evaluate_static
+from alpha_umi.run_directory import BACKBONE, RunInfo, read_info
+from alpha_umi.training.glpft import Progress, train
+from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, parse_recipe
+from alpha_umi.trajectory import write_json
+
+if TYPE_CHECKING:
+    from alpha_umi.engines.base import Engine
+
+GLOBAL_SHARE = 0.7
+"""Of the training time; the local stage and its rival, stage 1 going on, have half of the rest each."""
+
+DEFAULT_MINUTES = 8.0
+SYSTEMS = ("umi", "single-multitask")
+_LEAST_MINUTES = 0.05
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What to run.
+
+    Attributes:
+        out: The directory; a run that was interrupted there goes on.
+        minutes: Training time of both systems together; evaluation comes on top.
+        from_scratch: Start from random weights, not from the shipped backbone.
+        suite: Instructions to evaluate on.
+        seed: Of data order and weights.
+    """
+
+    out: Path
+    minutes: float = DEFAULT_MINUTES
+    from_scratch: bool = False
+    suite: Suite = Suite.default()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.minutes >= _LEAST_MINUTES:
+            raise UserError(f"--minutes {self.minutes:g}: training takes {_LEAST_MINUTES} minutes at least (the default is {DEFAULT_MINUTES:g})")
+
+    def umi_recipe(self) -> GlpftRecipe:
+        """The ``umi`` run."""
+        return _recipe({
+            "task": "glpft", "system": "umi", "out": str(self.out), "seed": self.seed, "data": {"seed": self.seed, "easy": 0.3},
+            "backbone": {} if self.from_scratch else NANO_BASE,
+            "global_stage": {"minutes": self.minutes * GLOBAL_SHARE, "optimization": _optimization(5e-3, 0.5, 0.1)},
+            "local_stage": {"minutes": self.minutes * (1 - GLOBAL_SHARE) / 2, "optimization": _optimization(1e-3, 0.9, 0.02)},
+        })  # fmt: skip
+
+    def multitask_recipe(self, umi: RunInfo) -> GlpftRecipe:
+        """Stage 1 going on for as many FLOPs as the three local stages took."""
+        local = sum(cost["flops"] for name, cost in umi.costs.items() if name.startswith("local/"))
+        a_step = umi.costs["global"]["flops"] / umi.budget["global"]
+        return _recipe({
+            "task": "glpft", "system": "single-multitask", "out": str(self.out / "single-multitask"), "seed": self.seed,
+            "data": {"seed": self.seed}, "backbone": str(self.out / BACKBONE),
+            "global_stage": {"steps": max(1, round(local / a_step)), "optimization": _optimization(1e-3, 0.9, 0.02)},
+        })  # fmt: skip
+
+
+def _optimization(learning_rate: float, decay: float, final: float) -> dict[str, Any]:
+    return {
+        "optimizer": "muon", "learning_rate": learning_rate, "other_learning_rate": learning_rate * 0.6,
+        "decay": decay, "final": final,
+    }  # fmt: skip
+
+
+def _recipe(content: dict[str, Any]) -> GlpftRecipe:
+    recipe = parse_recipe(content, "quickstart")
+    assert isinstance(recipe, GlpftRecipe)
+    return recipe
+
+
+def run_quickstart(
+    plan: Quickstart, on_step: Callable[[str, Progress], None], on_progress: OnProgress, command: str
+) -> dict[str, Any]:
+    """Trains, evaluates and writes the report; returns what is in ``report.json``. Every part that is done is kept."""
+    started = time.perf_counter()
+    umi = train(plan.umi_recipe(), lambda progress: on_step("umi", progress))
+    rival = train(plan.multitask_recipe(umi), lambda progress: on_step("single-multitask", progress))
+    directories = {"umi": plan.out, "single-multitask": plan.out / "single-multitask"}
+    trained = _clock(plan.out, "training", time.perf_counter() - started)
+    systems: dict[str, Any] = {}
+    for name, directory in directories.items():
+        folder = plan.out / "evaluation" / name
+        report = _progress_of(name, on_progress)
+        with open_engine(directory) as engine:
+            systems[name] = {
+                "static": evaluate_static(engine, plan.suite, folder, report),
+                "live": evaluate_live(engine, plan.suite, folder, report),
+            }
+    costs = {"umi": umi.costs, "single-multitask": {"global": umi.costs["global"], "going on": rival.costs["global"]}}
+    for name, stages in costs.items():
+        systems[name]["training"] = _training(stages)
+    everything = _clock(plan.out, "all", time.perf_counter() - started)
+    report = {
+        "systems": systems,
+        "comparison": "equal compute",
+        "seconds": {"training": trained, "evaluation": round(everything - trained, 1), "total": everything},
+        "tokens": {name: systems[name]["training"]["tokens_forwarded"] for name in systems},
+        "command": command, "seed": plan.seed, "versions": umi.versions, "machine": _machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }  # fmt: skip
+    return report
+
+
+def finish_report(plan: Quickstart, report: dict[str, Any], example: dict[str, Any]) -> None:
+    """Adds the solved example and writes the report with its plots."""
+    report["example"] = example
+    write_report(plan.out, report, {name: path / "metrics.jsonl" for name, path in (
+        ("umi", plan.out), ("single-multitask", plan.out / "single-multitask"),
+    )})  # fmt: skip
+
+
+def _progress_of(system: str, on_progress: OnProgress) -> OnProgress:
+    return lambda name, done, total: on_progress(f"{system} {name}", done, total)
+
+
+def _training(stages: dict[str, dict[str, float]]) -> dict[str, Any]:
+    keys = ("trajectories", "tokens_forwarded", "loss_tokens", "flops", "seconds")
+    return {"stages": stages, **{key: sum(stage[key] for stage in stages.values()) for key in keys}}
+
+
+def _clock(out: Path, name: str, seconds: float) -> float:
+    """Adds this session's seconds to those of earlier, interrupted ones."""
+    path = out / "clock.json"
+    spent: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    spent[name] = round(spent.get(name, 0.0) + seconds, 1)
+    write_json(path, spent)
+    return spent[name]
+
+
+def _machine() -> str:
+    import torch
+
+    return f"{platform.machine()}, {os.cpu_count()} cores, torch on {torch.get_num_threads()} threads, {platform.system()}"

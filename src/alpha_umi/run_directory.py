@@ -1,0 +1,195 @@
+"""The run directory: what training leaves behind and everything else takes.
+
+    run.json          system, recipe, fingerprints of data and renderer, step budgets, costs, versions
+    backbone/         the global stage's weights, config and tokenizer (safetensors)
+    planner/ …        one model a role (variant ``full``); a one-model system has ``backbone/`` only
+    metrics.jsonl     one line a training step
+    README.md         the model card
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from alpha_umi.errors import RunDirectoryError, UserError
+from alpha_umi.trajectory import write_json
+from alpha_umi.transcript import ROLES, Renderer, Voice, Voices, add_markers, find_markers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BACKBONE = "backbone"
+_INFO = "run.json"
+_T = TypeVar("_T")
+
+
+class RendererInfo(BaseModel):
+    """What a run's transcripts are made with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    voices: Voices
+    observation_tokens: int
+    fingerprint: str
+
+
+class RunInfo(BaseModel):
+    """The contents of ``run.json``.
+
+    Attributes:
+        recipe: The recipe as it was run.
+        max_length: Longest transcript the run was trained on, and the context it is used with.
+        budget: Steps of each stage, once they are known.
+        done: Stages that are complete: ``global``, ``local/planner`` …
+        costs: Per stage: tokens forwarded, loss tokens, FLOPs, seconds, trajectories.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    system: str
+    recipe: dict[str, Any]
+    renderer: RendererInfo
+    data: str
+    max_length: int
+    precision: Literal["bf16", "fp32"]
+    budget: dict[str, int] = {}
+    done: list[str] = []
+    costs: dict[str, dict[str, float]] = {}
+    losses: dict[str, dict[str, float]] = {}
+    versions: dict[str, str] = {}
+
+    def save(self, directory: Path) -> None:
+        """Writes ``run.json`` atomically."""
+        write_json(directory / _INFO, self.model_dump())
+
+
+def read_info(directory: Path) -> RunInfo | None:
+    """Reads ``run.json``; None if there is none.
+
+    Raises:
+        RunDirectoryError: It is damaged, or of another version.
+    """
+    try:
+        return RunInfo.model_validate(json.loads((directory / _INFO).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, ValidationError, OSError) as error:
+        raise RunDirectoryError(f"{directory / _INFO} can't be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """A loaded run.
+
+    Attributes:
+        models: The model of each voice; voices may share one.
+        renderer: Makes the transcripts it was trained on.
+        context: Tokens it can be used with.
+    """
+
+    directory: Path
+    info: RunInfo
+    models: dict[Voice, PreTrainedModel]
+    renderer: Renderer
+    context: int
+
+
+def load_run(directory: str | Path) -> Run:
+    """Loads a finished run.
+
+    Raises:
+        RunDirectoryError: It isn't one, isn't finished, or was made by another renderer.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise RunDirectoryError(f"{directory}: no such run directory; `umi train` and `umi quickstart` make one")
+    info = read_info(directory)
+    if info is None:
+        raise RunDirectoryError(f"{directory} has no {_INFO}: not a run directory")
+    if info.system in ("umi", "multi-one-stage"):
+        missing = [role for role in ROLES if f"local/{role}" not in info.done]
+    else:
+        missing = [] if "global" in info.done else ["global"]
+    if missing:
+        raise RunDirectoryError(f"{directory} isn't finished ({', '.join(missing)} missing); run the same `umi train` again to go on")
+    tokenizer = load_tokenizer(str(directory / BACKBONE))
+    renderer = Renderer(tokenizer, info.renderer.voices, info.renderer.observation_tokens)
+    if renderer.fingerprint != info.renderer.fingerprint:
+        raise RunDirectoryError(
+            f"{directory} was trained with another renderer or tokenizer ({info.renderer.fingerprint}, here "
+            f"{renderer.fingerprint}): train it again, or use the version of alpha-umi it was made with"
+        )
+    models: dict[Voice, PreTrainedModel] = {}
+    if info.system in ("umi", "multi-one-stage"):
+        for role in ROLES:
+            models[role] = load_model(str(directory / role))
+    else:
+        model = load_model(str(directory / BACKBONE))
+        voices: tuple[Voice, ...] = ("assistant",) if info.renderer.voices == "single" else ROLES
+        models = dict.fromkeys(voices, model)
+    return Run(directory, info, models, renderer, min(_positions(model) for model in models.values()))
+
+
+def _positions(model: PreTrainedModel) -> int:
+    return int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer by directory or hub id; one without chat markers is given ours."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    try:
+        find_markers(tokenizer)
+    except UserError:
+        add_markers(tokenizer)
+    return tokenizer
+
+
+def load_model(name: str) -> PreTrainedModel:
+    """A causal language model by directory or hub id, in float32, from safetensors only."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return _from_pretrained(
+        name,
+        lambda: AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        ),
+    )
+
+
+def _from_pretrained(name: str, load: Callable[[], _T]) -> _T:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        return load()
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"no model can be loaded from {name!r}: give a directory with safetensors or a hub id ({first})") from error
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Saves weights (bf16 above 50 M parameters, else float32) and tokenizer; complete or not there at all."""
+    import shutil
+
+    import torch
+
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    large = sum(p.numel() for p in model.parameters()) > 50_000_000
+    try:
+        model.to(torch.bfloat16 if large else torch.float32).save_pretrained(partial, safe_serialization=True)
+        tokenizer.save_pretrained(partial)
+        shutil.rmtree(directory, ignore_errors=True)
+        partial.rename(directory)
+    except OSError as error:
+        raise UserError(f"can't write {directory}: {error.strerror or error}. Free some space or choose another place.") from error

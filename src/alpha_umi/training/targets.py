@@ -1,0 +1,210 @@
+"""From trajectories to batches: whose words are in the loss, and which rows a step sees.
+
+Every trajectory is one row, whatever the number of its steps. A step's batch depends on the recipe and the step number
+alone, so systems can be given the same trajectories equally often and a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from alpha_umi.errors import DataError, UserError
+from alpha_umi.toolworld import make_tasks, solve
+from alpha_umi.training.loop import GROUPS, Batch, Row, collate
+from alpha_umi.training.recipe import DataRecipe
+from alpha_umi.trajectory import AssistantMessage, Trajectory, read_jsonl
+from alpha_umi.transcript import IGNORED, Renderer, Transcript, Voice
+
+_WINDOW = 16
+"""Steps whose rows are drawn together, sorted by length and dealt out, so that a batch's rows are about equally long."""
+
+_CHUNK = 64
+_FADE = 0.35
+"""Share of the global stage over which easy episodes fade out."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An endless, indexed supply of trajectories.
+
+    Attributes:
+        get: The trajectory with an index from 0 on; ``easy`` is the chance of a short one (ToolWorld only).
+        fingerprint: Names the data.
+        size: Distinct trajectories, or None if there is no end to them.
+    """
+
+    get: Callable[[int, float], Trajectory]
+    fingerprint: str
+    size: int | None = None
+
+
+def open_source(data: DataRecipe) -> Source:
+    """Opens a recipe's data.
+
+    Raises:
+        DataError: The file is missing, empty or malformed.
+    """
+    if data.source == "toolworld":
+        return Source(
+            lambda index, easy: _toolworld(data.seed, index, round(easy, 1)), f"toolworld/train/{data.seed}/{data.easy}"
+        )
+    trajectories = list(read_jsonl(data.source))
+    if not trajectories:
+        raise DataError(data.source, "holds no trajectory")
+
+    def get(index: int, easy: float) -> Trajectory:
+        epoch, place = divmod(index, len(trajectories))
+        return trajectories[_order(data.seed, epoch, len(trajectories))[place]]
+
+    digest = hashlib.sha256(Path(data.source).read_bytes()).hexdigest()[:16]
+    return Source(get, f"{Path(data.source).name}/{digest}/{data.seed}", len(trajectories))
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, size: int) -> list[int]:
+    order = list(range(size))
+    random.Random(f"order/{seed}/{epoch}").shuffle(order)
+    return order
+
+
+def _toolworld(seed: int, index: int, easy: float) -> Trajectory:
+    """Training episode ``index``; episodes are made in chunks, each with a seed of its own."""
+    chunk, place = divmod(index, _CHUNK)
+    return _toolworld_chunk(seed, chunk, easy)[place]
+
+
+@lru_cache(maxsize=64)
+def _toolworld_chunk(seed: int, chunk: int, easy: float) -> list[Trajectory]:
+    return [solve(task) for task in make_tasks("train", _CHUNK, seed=seed * 1_000_003 + chunk, easy=easy)]
+
+
+def without_rationales(trajectory: Trajectory) -> Trajectory:
+    """The trajectory as a client that drops ``reasoning_content`` would send it."""
+    messages = (
+        replace(m, reasoning_content=None) if isinstance(m, AssistantMessage) and m.decision is not None else m
+        for m in trajectory.messages
+    )
+    return replace(trajectory, messages=tuple(messages))
+
+
+def make_row(transcript: Transcript, voices: Iterable[Voice]) -> Row | None:
+    """A transcript as a row with the loss on these voices, cut after the last loss token; None if there is none."""
+    labels = transcript.labels(voices)
+    last = max((i for i, label in enumerate(labels) if label != IGNORED), default=-1)
+    if last < 1:
+        return None
+    group = [0] * len(transcript.ids)
+    for segment in transcript.segments:
+        if segment.kind in GROUPS:
+            group[segment.span_start : segment.span_stop] = [GROUPS.index(segment.kind)] * (segment.span_stop - segment.span_start)
+    return Row(transcript.ids[: last + 1], labels[: last + 1], group[: last + 1])
+
+
+@dataclass
+class Batches:
+    """The batches of one stage; call it with a step.
+
+    Args:
+        source: Trajectories.
+        renderer: Turns them into transcripts.
+        voices: In the loss.
+        batch_tokens: Tokens a step, about, padding included.
+        max_length: Longer transcripts are cut at the last segment that fits.
+        seed: Decides the order of batches and rationale dropout.
+        first: Index of the first trajectory, so that stages can be given different ones.
+        balanced: Weigh loss tokens so that every voice counts the same in a batch.
+        steps: Length of the stage, for fading out ``easy`` episodes.
+        easy: Share of short episodes at the start.
+        rationale_dropout: Share of rows rendered without rationales.
+    """
+
+    source: Source
+    renderer: Renderer
+    voices: Sequence[Voice]
+    batch_tokens: int
+    max_length: int
+    seed: int = 0
+    first: int = 0
+    balanced: bool = False
+    steps: int = 0
+    easy: float = 0.0
+    rationale_dropout: float = 0.0
+    rows_seen: int = 0
+
+    def __post_init__(self) -> None:
+        self._window: tuple[int, list[list[Row]]] = (-1, [])
+        sample = [len(row.ids) for index in range(32) if (row := self._row(self.first + index, 0.0)) is not None]
+        if not sample:
+            raise UserError(
+                f"no trajectory of the data has a span of {', '.join(self.voices)} within {self.max_length} tokens; "
+                "raise max_length or check the data with `umi data inspect`"
+            )
+        self._rows_a_window = max(_WINDOW, round(_WINDOW * self.batch_tokens / (sum(sample) / len(sample))))
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of this step; the same for the same step, whatever was asked for before."""
+        window, place = divmod(step, _WINDOW)
+        if self._window[0] != window:
+            self._window = (window, self._deal(window))
+        rows = self._window[1][place]
+        self.rows_seen += len(rows)
+        batch = collate(rows)
+        return replace(batch, weight=_balance(batch.group)) if self.balanced else batch
+
+    def trajectories(self, steps: int) -> int:
+        """How many trajectories ``steps`` steps take."""
+        return round(self._rows_a_window * steps / _WINDOW)
+
+    def _deal(self, window: int) -> list[list[Row]]:
+        """The window's rows, sorted by length and cut into batches of about equal area, in random order."""
+        start = self.first + window * self._rows_a_window
+        easy = self._easy(window * _WINDOW)
+        rows = [row for i in range(self._rows_a_window) if (row := self._row(start + i, easy)) is not None]
+        extra = start
+        while len(rows) < _WINDOW:  # data in which few trajectories have a span of these voices
+            extra += 1
+            row = self._row(extra, easy)
+            rows += [row] if row is not None else []
+        rows.sort(key=lambda row: len(row.ids))
+        batches = _cut(rows, _WINDOW)
+        random.Random(f"deal/{self.seed}/{window}").shuffle(batches)
+        return batches
+
+    def _easy(self, step: int) -> float:
+        return self.easy * max(0.0, 1.0 - step / (_FADE * self.steps)) if self.steps else 0.0
+
+    def _row(self, index: int, easy: float) -> Row | None:
+        trajectory = self.source.get(index, easy)
+        if self.rationale_dropout and random.Random(f"drop/{self.seed}/{index}").random() < self.rationale_dropout:
+            trajectory = without_rationales(trajectory)
+        transcript = self.renderer.render(trajectory)
+        if len(transcript.ids) > self.max_length:
+            transcript = transcript.cut(self.max_length)
+        return make_row(transcript, self.voices)
+
+
+def _cut(rows: list[Row], parts: int) -> list[list[Row]]:
+    """Cuts sorted rows into ``parts`` non-empty runs of about the same number of tokens."""
+    total = sum(len(row.ids) for row in rows)
+    batches: list[list[Row]] = [[]]
+    done = 0
+    for number, row in enumerate(rows):
+        left = parts - len(batches)
+        if batches[-1] and left and (done >= total * len(batches) / parts or len(rows) - number <= left):
+            batches.append([])
+        batches[-1].append(row)
+        done += len(row.ids)
+    return batches
+
+
+def _balance(group: torch.Tensor) -> torch.Tensor:
+    """Weights under which each group present has the same share of the loss (float32 [N])."""
+    counts = torch.bincount(group, minlength=len(GROUPS)).clamp(min=1)
+    return 1.0 / counts[group].float()
