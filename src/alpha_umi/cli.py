@@ -1,7 +1,7 @@
 """The command line: ``umi <verb>``, thin; each verb is one function.
 
-Exit codes: 0 when it did what was asked, 2 when what was given is wrong (one clear sentence), 1 for mistakes of the program.
-Heavy imports happen inside the verbs, so that ``umi --help`` answers at once.
+Exit codes: 0 when it did what was asked, 2 when what was given is wrong (one clear sentence), 1 for mistakes of the
+program. Heavy imports happen inside the verbs, so that ``umi --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def quickstart(
     from alpha_umi.evaluation.toolworld_suite import Suite
     from alpha_umi.quickstart import DEFAULT_MINUTES, Quickstart, finish_report, run_quickstart
 
-    plan = Quickstart(out, DEFAULT_MINUTES if minutes is None else minutes, from_scratch, Suite.default(instructions), seed)
+    plan = Quickstart(
+        out, DEFAULT_MINUTES if minutes is None else minutes, from_scratch, Suite.default(instructions), seed
+    )
     _use_all_cores()
     console = _console()
     with bars(console) as shown:
@@ -183,7 +185,9 @@ def chat(model: Model, tools: Tools) -> None:
             episode = _episode(query, tools) if episode is None else episode.follow_up(query)
             outcome = run_one(engine, episode, on_event=agent_display(console), keep=True)
             if outcome.stop_reason.value not in ("answered", "gave_up"):
-                console.print(f"the conversation ends here ({outcome.stop_reason.value}); the next line starts a new one")
+                console.print(
+                    f"the conversation ends here ({outcome.stop_reason.value}); the next line starts a new one"
+                )
                 episode = None
                 engine.forget([0])
 
@@ -207,7 +211,9 @@ def convert(
 
     summary = convert_file(src, from_format, out)
     if as_json:
-        typer.echo(json.dumps({"read": summary.read, "converted": summary.converted, "rejected": dict(summary.rejected)}))
+        typer.echo(
+            json.dumps({"read": summary.read, "converted": summary.converted, "rejected": dict(summary.rejected)})
+        )
         return
     console = _console()
     console.print(f"{summary.converted} of {summary.read} records converted: {out}", highlight=False)
@@ -226,7 +232,9 @@ def formats() -> None:
 
 @eval_app.command("static")
 def eval_static(
-    data: Annotated[str | None, typer.Option(help="A JSONL file of trajectories, or `toolworld` for its six splits.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A JSONL file of trajectories, or `toolworld` for its six splits.")
+    ] = None,
     model: Annotated[Path | None, typer.Option("--model", help="A run directory.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Score a predictions file instead of a model.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
@@ -243,7 +251,11 @@ def eval_static(
         from alpha_umi.trajectory import write_json
 
         write_json(json_out, figures)
-    shown = {split: scores["paper"] for split, scores in figures["splits"].items()} if "splits" in figures else {"all": figures["paper"]}
+    shown = (
+        {split: scores["paper"] for split, scores in figures["splits"].items()}
+        if "splits" in figures
+        else {"all": figures["paper"]}
+    )
     _print_tables({(model or predictions or Path()).name: {"static": shown}})
 
 
@@ -267,7 +279,9 @@ def _scored_model(model: Path, data: str, instructions: int | None) -> dict[str,
         if data == "toolworld":
             splits = evaluate_static(engine, Suite.default(instructions), None, shown.update)
             return {"splits": {split: {"paper": scores} for split, scores in splits.items()}}
-        run = static_predictions(engine, trajectories[:instructions], on_progress=lambda done, total: shown.update("static", done, total))
+        run = static_predictions(
+            engine, trajectories[:instructions], on_progress=lambda done, total: shown.update("static", done, total)
+        )
     return {"paper": static_scores(run)}
 
 

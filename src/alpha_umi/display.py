@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -16,7 +24,14 @@ if TYPE_CHECKING:
     from alpha_umi.training.glpft import Progress as TrainingProgress
     from alpha_umi.training.loop import StepReport
 
-COLORS = {"planner": "cyan", "caller": "yellow", "tool": "magenta", "summarizer": "green", "assistant": "blue", "stop": "red"}
+COLORS = {
+    "planner": "cyan",
+    "caller": "yellow",
+    "tool": "magenta",
+    "summarizer": "green",
+    "assistant": "blue",
+    "stop": "red",
+}
 _SPEAKERS = {
     "rationale": "planner", "decision": "planner", "call": "caller", "observation": "tool",
     "answer": "summarizer", "refusal": "planner", "stop": "stop",

@@ -1,9 +1,9 @@
 """The quickstart: two systems trained from one global stage at equal compute, evaluated on the same instructions.
 
-    OUT/                   the ``umi`` run: backbone/ (stage 1), planner/, caller/, summarizer/
-    OUT/single-multitask/  the same stage 1, going on with all roles in one model
-    OUT/evaluation/        every split's figures, episodes and failures, by system
-    OUT/report.md|json     figures of both side by side, with plots
+OUT/                   the ``umi`` run: backbone/ (stage 1), planner/, caller/, summarizer/
+OUT/single-multitask/  the same stage 1, going on with all roles in one model
+OUT/evaluation/        every split's figures, episodes and failures, by system
+OUT/report.md|json     figures of both side by side, with plots
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,13 @@ from alpha_umi.engines.load import open_engine
 from alpha_umi.errors import UserError
 from alpha_umi.evaluation.report import write_report
 from alpha_umi.evaluation.toolworld_suite import OnProgress, Suite, evaluate_live, evaluate_static
-from alpha_umi.run_directory import BACKBONE, RunInfo, read_info
+from alpha_umi.run_directory import BACKBONE, RunInfo
 from alpha_umi.training.glpft import Progress, train
 from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, parse_recipe
 from alpha_umi.trajectory import write_json
 
 if TYPE_CHECKING:
-    from alpha_umi.engines.base import Engine
+    pass
 
 GLOBAL_SHARE = 0.7
 """Of the training time; the local stage and its rival, stage 1 going on, have half of the rest each."""
@@ -53,20 +53,24 @@ class Quickstart:
     out: Path
     minutes: float = DEFAULT_MINUTES
     from_scratch: bool = False
-    suite: Suite = Suite.default()
+    suite: Suite = field(default_factory=Suite.default)
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.minutes >= _LEAST_MINUTES:
-            raise UserError(f"--minutes {self.minutes:g}: training takes {_LEAST_MINUTES} minutes at least (the default is {DEFAULT_MINUTES:g})")
+            raise UserError(
+                f"--minutes {self.minutes:g}: training takes {_LEAST_MINUTES} minutes at least (the default is {DEFAULT_MINUTES:g})"
+            )
 
     def umi_recipe(self) -> GlpftRecipe:
         """The ``umi`` run."""
+        global_minutes, local_minutes = self.minutes * GLOBAL_SHARE, self.minutes * (1 - GLOBAL_SHARE) / 2
         return _recipe({
-            "task": "glpft", "system": "umi", "out": str(self.out), "seed": self.seed, "data": {"seed": self.seed, "easy": 0.3},
+            "task": "glpft", "system": "umi", "out": str(self.out), "seed": self.seed,
+            "data": {"seed": self.seed, "easy": 0.3},
             "backbone": {} if self.from_scratch else NANO_BASE,
-            "global_stage": {"minutes": self.minutes * GLOBAL_SHARE, "optimization": _optimization(5e-3, 0.5, 0.1)},
-            "local_stage": {"minutes": self.minutes * (1 - GLOBAL_SHARE) / 2, "optimization": _optimization(1e-3, 0.9, 0.02)},
+            "global_stage": {"minutes": global_minutes, "optimization": _optimization(5e-3, 0.5, 0.1)},
+            "local_stage": {"minutes": local_minutes, "optimization": _optimization(1e-3, 0.9, 0.02)},
         })  # fmt: skip
 
     def multitask_recipe(self, umi: RunInfo) -> GlpftRecipe:
@@ -155,4 +159,6 @@ def _clock(out: Path, name: str, seconds: float) -> float:
 def _machine() -> str:
     import torch
 
-    return f"{platform.machine()}, {os.cpu_count()} cores, torch on {torch.get_num_threads()} threads, {platform.system()}"
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, torch on {torch.get_num_threads()} threads, {platform.system()}"
+    )

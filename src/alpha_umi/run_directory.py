@@ -1,10 +1,10 @@
 """The run directory: what training leaves behind and everything else takes.
 
-    run.json          system, recipe, fingerprints of data and renderer, step budgets, costs, versions
-    backbone/         the global stage's weights, config and tokenizer (safetensors)
-    planner/ …        one model a role (variant ``full``); a one-model system has ``backbone/`` only
-    metrics.jsonl     one line a training step
-    README.md         the model card
+run.json          system, recipe, fingerprints of data and renderer, step budgets, costs, versions
+backbone/         the global stage's weights, config and tokenizer (safetensors)
+planner/ …        one model a role (variant ``full``); a one-model system has ``backbone/`` only
+metrics.jsonl     one line a training step
+README.md         the model card
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def load_run(directory: str | Path) -> Run:
     else:
         missing = [] if "global" in info.done else ["global"]
     if missing:
-        raise RunDirectoryError(f"{directory} isn't finished ({', '.join(missing)} missing); run the same `umi train` again to go on")
+        raise RunDirectoryError(
+            f"{directory} isn't finished ({', '.join(missing)} missing); run the same `umi train` again to go on"
+        )
     tokenizer = load_tokenizer(str(directory / BACKBONE))
     renderer = Renderer(tokenizer, info.renderer.voices, info.renderer.observation_tokens)
     if renderer.fingerprint != info.renderer.fingerprint:
@@ -174,7 +176,9 @@ def _from_pretrained(name: str, load: Callable[[], _T]) -> _T:
         return load()
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"no model can be loaded from {name!r}: give a directory with safetensors or a hub id ({first})") from error
+        raise UserError(
+            f"no model can be loaded from {name!r}: give a directory with safetensors or a hub id ({first})"
+        ) from error
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
@@ -187,9 +191,12 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
     shutil.rmtree(partial, ignore_errors=True)
     large = sum(p.numel() for p in model.parameters()) > 50_000_000
     try:
-        model.to(torch.bfloat16 if large else torch.float32).save_pretrained(partial, safe_serialization=True)
+        torch.nn.Module.to(model, torch.bfloat16 if large else torch.float32)
+        model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
     except OSError as error:
-        raise UserError(f"can't write {directory}: {error.strerror or error}. Free some space or choose another place.") from error
+        raise UserError(
+            f"can't write {directory}: {error.strerror or error}. Free some space or choose another place."
+        ) from error

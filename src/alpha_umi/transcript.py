@@ -1,15 +1,15 @@
-"""One transcript, three voices: a trajectory as one append-only sequence of token ids.
+r"""One transcript, three voices: a trajectory as one append-only sequence of token ids.
 
 A transcript is a list of segments; a segment is *header + span + end token* (and, where the tokenizer's own chat format
 has one, a tail such as a line break). For a ChatML tokenizer::
 
-    <|im_start|>system\\n{system}\\n\\n# Tools\\n{schema}\\n{schema}<|im_end|>\\n
-    <|im_start|>user\\n{text}<|im_end|>\\n
-    <|im_start|>planner\\n{rationale}\\nNext: Caller<|im_end|>\\n
-    <|im_start|>caller\\n{"name": ..., "arguments": {...}}<|im_end|>\\n
-    <|im_start|>tool\\n{observation}<|im_end|>\\n
-    <|im_start|>summarizer\\n{answer}<|im_end|>\\n
-    <|im_start|>assistant\\n{rationale}\\nCall: {...}<|im_end|>\\n        (only in the voice ``single``)
+    <|im_start|>system\n{system}\n\n# Tools\n{schema}\n{schema}<|im_end|>\n
+    <|im_start|>user\n{text}<|im_end|>\n
+    <|im_start|>planner\n{rationale}\nNext: Caller<|im_end|>\n
+    <|im_start|>caller\n{"name": ..., "arguments": {...}}<|im_end|>\n
+    <|im_start|>tool\n{observation}<|im_end|>\n
+    <|im_start|>summarizer\n{answer}<|im_end|>\n
+    <|im_start|>assistant\n{rationale}\nCall: {...}<|im_end|>\n        (only in the voice ``single``)
 
 Who writes a span differs between roles; the text before it never does. Nothing once appended is rendered again, so the
 transcript of k turns is a prefix of the transcript of k + 1, in training and at run time alike. Text from outside is
@@ -107,21 +107,25 @@ def find_markers(tokenizer: PreTrainedTokenizerBase) -> Markers:
     def ids(*parts: str) -> tuple[int, ...]:
         out: list[int] = []
         for part in parts:
-            out += [vocabulary[part]] if part in vocabulary else _plain_ids(tokenizer, part)
+            special = part.startswith("<") and part in vocabulary
+            out += [vocabulary[part]] if special else _plain_ids(tokenizer, part)
         return tuple(out)
 
-    start = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+    bos = tokenizer.bos_token_id
+    start = (bos,) if isinstance(bos, int) else ()
+    line = ids("\n")
+    headers: dict[Kind, tuple[int, ...]]
     if all(token in vocabulary for token in [*map(nano_token, KINDS), NANO_END]):
         return Markers("nano", (), {kind: ids(nano_token(kind)) for kind in KINDS}, vocabulary[NANO_END])
     if {"<|im_start|>", "<|im_end|>"} <= vocabulary.keys():
-        headers = {kind: ids("<|im_start|>") + tuple(_plain_ids(tokenizer, kind + "\n")) for kind in KINDS}
-        return Markers("chatml", (), headers, vocabulary["<|im_end|>"], tuple(_plain_ids(tokenizer, "\n")))
+        headers = {kind: ids("<|im_start|>", f"{kind}\n") for kind in KINDS}
+        return Markers("chatml", (), headers, vocabulary["<|im_end|>"], line)
     if {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"} <= vocabulary.keys():
         headers = {kind: ids("<|start_header_id|>", kind, "<|end_header_id|>", "\n\n") for kind in KINDS}
         return Markers("llama3", start, headers, vocabulary["<|eot_id|>"])
     if {"<start_of_turn>", "<end_of_turn>"} <= vocabulary.keys():
-        headers = {kind: ids("<start_of_turn>") + tuple(_plain_ids(tokenizer, kind + "\n")) for kind in KINDS}
-        return Markers("gemma", start, headers, vocabulary["<end_of_turn>"], tuple(_plain_ids(tokenizer, "\n")))
+        headers = {kind: ids("<start_of_turn>", f"{kind}\n") for kind in KINDS}
+        return Markers("gemma", start, headers, vocabulary["<end_of_turn>"], line)
     raise UserError(
         "the tokenizer has no chat markers that are known (ChatML, Llama 3, Gemma or α-UMi's own): "
         "call alpha_umi.transcript.add_markers(tokenizer) and resize the model's embeddings"
@@ -196,9 +200,7 @@ class Transcript:
         span_start = start + len(piece.header)
         span_stop = span_start + len(piece.span)
         self.ids += [*piece.header, *piece.span, *piece.tail]
-        self.segments.append(
-            Segment(piece.kind, start, span_start, span_stop, len(self.ids), piece.trained, message)
-        )
+        self.segments.append(Segment(piece.kind, start, span_start, span_stop, len(self.ids), piece.trained, message))
         return self.segments[-1]
 
     def labels(self, voices: Iterable[Voice] = (*ROLES, "assistant")) -> list[int]:
@@ -283,7 +285,9 @@ class Renderer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a span's ids; an end token at its end is left out."""
         ids = ids[:-1] if ids and ids[-1] == self.markers.end else ids
-        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
 
     # -- pieces
 
@@ -367,7 +371,7 @@ class Renderer:
 
 
 def planner_text(message: AssistantMessage) -> str:
-    """``{rationale}\\nNext: {decision}``; without a rationale or a decision that part is left out."""
+    r"""``{rationale}\nNext: {decision}``; without a rationale or a decision that part is left out."""
     parts = [message.reasoning_content] if message.reasoning_content else []
     if message.decision is not None:
         parts.append(f"Next: {message.decision.value}")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
-from tests.tokenizers import nano
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from alpha_umi.agent import Episode, Limits, StopReason, run_episodes
@@ -20,6 +19,7 @@ from alpha_umi.tools import ToolWorldSource
 from alpha_umi.toolworld import SPLITS, Task, World, make_tasks, solve
 from alpha_umi.trajectory import AssistantMessage, Decision, ToolCall, ToolMessage, Trajectory, UserMessage
 from alpha_umi.transcript import ROLES, Renderer, Voice, Voices, caller_text, planner_text, single_text
+from tests.tokenizers import nano
 
 
 def tasks(count: int = 6) -> list[Task]:

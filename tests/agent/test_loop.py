@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from tests.tokenizers import chatml, nano
 
 from alpha_umi.agent import Episode, EpisodeOutcome, Event, Limits, StopReason, run_episodes, run_one
 from alpha_umi.engines.scripted import Script, ScriptedEngine
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.trajectory import AssistantMessage, Tool, ToolMessage, Trajectory, UserMessage
 from alpha_umi.transcript import Renderer, Voice, Voices
+from tests.tokenizers import chatml, nano
 
 LOOK_UP = Tool.of(
     "look_up", "Finds a thing.", {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}

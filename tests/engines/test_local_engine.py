@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tests.tokenizers import chatml, nano
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -30,6 +29,7 @@ from alpha_umi.engines import Generation, Request, Sampling
 from alpha_umi.engines.local import LocalEngine, uniform
 from alpha_umi.errors import UserError
 from alpha_umi.transcript import ROLES, Renderer
+from tests.tokenizers import chatml, nano
 
 SHAPE = {
     "hidden_size": 32,

@@ -27,6 +27,9 @@ from alpha_umi.transcript import Renderer, Voice
 _VISIBLE_STEP = 64
 _PREFILL_WIDTH = 256
 """A tail runs in parts of this many tokens, so that little is computed of what the causal mask hides."""
+_PADDING = 1.25
+_ENOUGH_ROWS = 24
+"""So many rows share the fixed costs of a step well enough to leave longer ones to another batch."""
 _COMPACT_BELOW = 0.75
 
 
@@ -220,6 +223,8 @@ class _Runner:
         token_bytes = self._layers * 2 * self._heads * self._width * parameter.element_size()
         self._batch_tokens = max(batch_bytes // token_bytes, 1)
         self._workspace = Workspace(self.dtype, self.device)
+        # on a CPU a step's time is that of its rows and their padding; on a GPU a step's time is what counts
+        self._enough = _ENOUGH_ROWS if self.device.type == "cpu" else self._batch_tokens
         # on a GPU the host runs ahead of the device; reading a token waits for it
         self._read_every = 1 if self.device.type == "cpu" else 8
 
@@ -267,16 +272,18 @@ class _Runner:
 
     def run(self, rows: list[_Row], sampling: Sampling, end: int) -> None:
         """Prefills the rows and generates up to ``row.new`` tokens each, in batches that fit."""
-        rows = sorted(rows, key=lambda row: (row.tail, row.slots))
+        rows = sorted(rows, key=lambda row: row.slots)
         while rows:
-            count, slots = 1, rows[0].slots
+            count = 1
             while count < len(rows):
-                slots = max(slots, rows[count].slots)
+                slots = rows[count].slots
                 if (count + 1) * (slots + _VISIBLE_STEP) > self._batch_tokens:
+                    break
+                if count >= self._enough and slots > _PADDING * rows[0].slots:
                     break
                 count += 1
             with torch.inference_mode():
-                self._batch(rows[:count], sampling, end)
+                self._batch(sorted(rows[:count], key=lambda row: row.tail), sampling, end)
             rows = rows[count:]
 
     def _batch(self, rows: list[_Row], sampling: Sampling, end: int) -> None:

@@ -46,15 +46,22 @@ def static_scores(predictions: StaticPredictions, seed: int = 0) -> dict[str, An
     return paper_scores(pairs, [name for name, _, _ in predictions], seed).to_json()
 
 
-def evaluate_static(engine: Engine, suite: Suite, folder: Path | None, on_progress: OnProgress) -> dict[str, dict[str, Any]]:
+def evaluate_static(
+    engine: Engine, suite: Suite, folder: Path | None, on_progress: OnProgress
+) -> dict[str, dict[str, Any]]:
     """Static metrics of each split; a split that is in ``folder`` already isn't computed again."""
 
     def one(split: str, count: int) -> dict[str, Any]:
         gold = [solve(task) for task in make_tasks(split, count, suite.seed)]
-        run = static_predictions(engine, gold, on_progress=lambda done, total: on_progress(f"static {split}", done, total))
+        run = static_predictions(
+            engine, gold, on_progress=lambda done, total: on_progress(f"static {split}", done, total)
+        )
         return static_scores(run, suite.seed)
 
-    return {split: _kept(folder, f"static-{split}", lambda s=split, c=count: one(s, c)) for split, count in suite.instructions.items()}
+    return {
+        split: _kept(folder, f"static-{split}", lambda s=split, c=count: one(s, c))
+        for split, count in suite.instructions.items()
+    }
 
 
 def evaluate_live(
@@ -72,7 +79,10 @@ def evaluate_live(
             _write_episodes(folder, split, results)
         return live_scores(results, suite.seed).to_json()
 
-    return {split: _kept(folder, f"live-{split}", lambda s=split, c=count: one(s, c)) for split, count in suite.instructions.items()}
+    return {
+        split: _kept(folder, f"live-{split}", lambda s=split, c=count: one(s, c))
+        for split, count in suite.instructions.items()
+    }
 
 
 def _write_episodes(folder: Path, split: str, results: Sequence[EpisodeResult]) -> None:
@@ -80,7 +90,9 @@ def _write_episodes(folder: Path, split: str, results: Sequence[EpisodeResult]) 
         for result in results:
             trajectory = result.trajectory
             verdict = {"solved": result.solved, "reason": result.reason, "stop_reason": result.stop_reason}
-            kept = Trajectory(trajectory.tools, trajectory.messages, result.task_id, {"alpha_umi": {"verdict": verdict}})
+            kept = Trajectory(
+                trajectory.tools, trajectory.messages, result.task_id, {"alpha_umi": {"verdict": verdict}}
+            )
             file.write(kept.to_json() + "\n")
     with atomic_write(folder / f"live-{split}-failures.md") as file:
         file.write(failures_markdown(results))

@@ -1,11 +1,12 @@
 """An open world: any instruction may be put to it, and whatever name or id a call mentions exists.
 
-A task's world has tables that were drawn with its instruction. Here the instruction comes from a person, so a row is drawn
-when a call first asks for it: the same name gives the same row in every run with the same seed.
+A task's world has tables that were drawn with its instruction. Here the instruction comes from a person, so a row is
+drawn when a call first asks for it: the same name gives the same row in every run with the same seed.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from random import Random
@@ -20,7 +21,7 @@ from alpha_umi.trajectory import Tool
 _WORD = re.compile(r"[a-z]{3,}")
 _ROWS_FOUND = 2
 _DULL = frozenset(
-    "the and for with that this tell get give what please want need from into then after first you can".split()
+    ("and", "for", "the", "then", "this", "that", "tell", "give", "get", "what", "please", "with", "you", "can")
 )
 
 
@@ -65,9 +66,7 @@ class OpenWorld:
         return self._tools
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """Calls a tool and returns its observation, compact JSON; ``{"error": ...}`` where the arguments make no sense."""
-        import json
-
+        """Calls a tool and returns its observation, compact JSON; ``{"error": ...}`` where it makes no sense."""
         api = load_catalogue().apis.get(name)
         if api is None or name not in {tool.name for tool in self._tools}:
             return json.dumps({"error": f"no tool named {name}"})

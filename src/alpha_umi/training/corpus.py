@@ -1,9 +1,9 @@
 """Procedural text for the nano backbone: what any language model brings along, in invented words.
 
-Seven kinds of document, each drawn from a seed: requests over function schemas, results that feed a next call, records
-and questions, facts restated, lists to copy from, references to follow, and plain phrases. A document is a list of parts;
-``learn`` says whether a part can be known from what stands before it (a value drawn at random can't), and only such parts
-are in the loss. Nothing here is taken from ToolWorld: no tool, template or value of it (tested).
+Seven kinds of document, each drawn from a seed: requests over function schemas, results that feed a next call,
+records and questions, facts restated, lists to copy from, references to follow, and plain phrases. A document is a
+list of parts; ``learn`` says whether a part can be known from what stands before it (a value drawn at random can't),
+and only such parts are in the loss. Nothing here is taken from ToolWorld: no tool, template or value (tested).
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def field(rng: random.Random) -> Field:
     name = noun if rng.random() < 0.6 else f"{rng.choice(ADJECTIVES + NOUNS)}_{noun}"
     phrase = name.replace("_", " ")
     kind = rng.choices(
-        ("name", "id", "date", "time", "integer", "number", "boolean", "enum", "array"), (30, 14, 10, 5, 13, 8, 5, 12, 4)
+        ("name", "id", "date", "time", "integer", "number", "boolean", "enum", "array"),
+        (30, 14, 10, 5, 13, 8, 5, 12, 4),
     )[0]
     capital = phrase.capitalize()
     if kind == "name":
@@ -180,7 +181,12 @@ def _spoken(rng: random.Random, arguments: dict[str, Any], shuffle: bool = True)
     for name, value in items:
         plain = name.replace("_", " ")
         words.append(
-            (f"{plain} {said(value)}", f"the {plain} is {said(value)}", f"{plain}: {said(value)}", f"with {said(value)} as {plain}")[style]
+            (
+                f"{plain} {said(value)}",
+                f"the {plain} is {said(value)}",
+                f"{plain}: {said(value)}",
+                f"with {said(value)} as {plain}",
+            )[style]
         )
     return rng.choice((", ", " and ", ", ")).join(words)
 
@@ -191,7 +197,10 @@ def _listed(arguments: dict[str, Any]) -> str:
 
 def _plan(rng: random.Random, name: str, arguments: dict[str, Any]) -> str:
     return _pick(
-        rng, f"Use {name} with {_listed(arguments)}.", f"{name} fits: {_listed(arguments)}.", f"So {name}, {_listed(arguments)}."
+        rng,
+        f"Use {name} with {_listed(arguments)}.",
+        f"{name} fits: {_listed(arguments)}.",
+        f"So {name}, {_listed(arguments)}.",
     )
 
 
@@ -243,7 +252,10 @@ def _outcome(rng: random.Random, name: str) -> Document:
         word = rng.choice(ADJECTIVES + NOUNS)
         return [Part(f'Result: {{"error": "{word}"}}\n', False), Part(f"{name} failed: {word}.\n", True)]
     record = _result(rng)
-    return [Part(f"Result: {json.dumps(record, ensure_ascii=False)}\n", False), Part(f"Answer: {_told(rng, record)}\n", True)]
+    return [
+        Part(f"Result: {json.dumps(record, ensure_ascii=False)}\n", False),
+        Part(f"Answer: {_told(rng, record)}\n", True),
+    ]
 
 
 def chains(rng: random.Random) -> Document:
@@ -253,7 +265,11 @@ def chains(rng: random.Random) -> Document:
     link = rng.choice(second.params)
     given, rest = _arguments(rng, first), _arguments(rng, second)
     value = link.draw(rng)
-    rest = {p.name: value if p.name == link.name else rest[p.name] for p in second.params if p.name == link.name or p.name in rest}
+    rest = {
+        p.name: value if p.name == link.name else rest[p.name]
+        for p in second.params
+        if p.name == link.name or p.name in rest
+    }
     found = _result(rng)
     found = {link.name: value} | found if rng.random() < 0.5 else {**found, link.name: value}
     others = {k: v for k, v in rest.items() if k != link.name}
@@ -276,14 +292,20 @@ def records(rng: random.Random) -> Document:
     rows: dict[str, dict[str, Any]] = {}
     for _ in range(rng.randint(2, 5)):
         rows[proper_name(rng)] = {column.name: column.draw(rng) for column in columns}
-    doc = [Part("\n".join(json.dumps({"name": name} | row, ensure_ascii=False) for name, row in rows.items()) + "\n", False)]
+    doc = [
+        Part(
+            "\n".join(json.dumps({"name": name} | row, ensure_ascii=False) for name, row in rows.items()) + "\n", False
+        )
+    ]
     for _ in range(rng.randint(2, 5)):
         name = rng.choice(list(rows))
         column = rng.choice(columns)
         plain, value = column.name.replace("_", " "), said(rows[name][column.name])
         if rng.random() < 0.7:
             doc.append(Part(f"What is the {plain} of {name}?", False))
-            doc.append(Part(_pick(rng, f" The {plain} of {name} is {value}.\n", f" {value}.\n", f" {name}: {value}.\n"), True))
+            doc.append(
+                Part(_pick(rng, f" The {plain} of {name} is {value}.\n", f" {value}.\n", f" {name}: {value}.\n"), True)
+            )
         elif sum(said(row[column.name]) == value for row in rows.values()) == 1:
             doc.append(Part(f"Which one has {plain} {value}?", False))
             doc.append(Part(f" {name}.\n", True))
@@ -308,7 +330,9 @@ def restated(rng: random.Random) -> Document:
 
 def lists(rng: random.Random) -> Document:
     """Items to repeat, reverse, count, pick by place or find the neighbour of."""
-    make = rng.choice((proper_name, identifier, invented, lambda r: said(_number(r)), lambda r: f"{invented(r)}_{_noun(r)}"))
+    make = rng.choice(
+        (proper_name, identifier, invented, lambda r: said(_number(r)), lambda r: f"{invented(r)}_{_noun(r)}")
+    )
     items = list(dict.fromkeys(make(rng) for _ in range(rng.randint(3, 8))))
     doc = [Part(f"List: {', '.join(items)}\n", False)]
     for _ in range(rng.randint(2, 4)):
@@ -331,7 +355,9 @@ def references(rng: random.Random) -> Document:
     (first, second), people = rng.sample(NOUNS, 2), [proper_name(rng) for _ in range(rng.randint(2, 4))]
     places = {person: proper_name(rng) for person in people}
     codes = {place: identifier(rng) for place in places.values()}
-    facts = [f"The {first} of {a} is {b}." for a, b in places.items()] + [f"{b} has the {second} {c}." for b, c in codes.items()]
+    facts = [f"The {first} of {a} is {b}." for a, b in places.items()] + [
+        f"{b} has the {second} {c}." for b, c in codes.items()
+    ]
     rng.shuffle(facts)
     doc = [Part(" ".join(facts) + "\n", False)]
     for person in rng.sample(people, rng.randint(1, 2)):
@@ -345,10 +371,19 @@ def phrases(rng: random.Random) -> Document:
     """Phrases of ordinary words, said twice in two shapes: the words themselves, and as names with underscores."""
     doc: Document = []
     for _ in range(rng.randint(2, 5)):
-        words = [rng.choice(rng.choice((NOUNS, VERBS, ADJECTIVES, LINKING, LINKING, THINGS))) for _ in range(rng.randint(2, 6))]
+        words = [
+            rng.choice(rng.choice((NOUNS, VERBS, ADJECTIVES, LINKING, LINKING, THINGS)))
+            for _ in range(rng.randint(2, 6))
+        ]
         text = " ".join(words)
         doc.append(Part(_pick(rng, f"Say {text}", f"The words {text}", text.capitalize()) + ".", False))
-        doc.append(Part(_pick(rng, f' {"_".join(words)}', f" {json.dumps(words)}", f' "{text}"', f" {text.capitalize()}.") + "\n", True))
+        doc.append(
+            Part(
+                _pick(rng, f" {'_'.join(words)}", f" {json.dumps(words)}", f' "{text}"', f" {text.capitalize()}.")
+                + "\n",
+                True,
+            )
+        )
     return doc
 
 

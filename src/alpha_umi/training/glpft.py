@@ -1,8 +1,8 @@
 """Global-to-local progressive fine-tuning (the paper's section 3.3) and the systems it is compared with.
 
-Stage 1 (global) fine-tunes the backbone on whole trajectories with every role's text in the loss. Stage 2 (local) starts
-one model a role from that backbone and fine-tunes each on its own spans. `train` takes any system through its stages, skips
-what is done and resumes what isn't.
+Stage 1 (global) fine-tunes the backbone on whole trajectories with every role's text in the loss. Stage 2 (local)
+starts one model a role from that backbone and fine-tunes each on its own spans. `train` takes any system through its
+stages, skips what is done and resumes what isn't.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from alpha_umi.run_directory import (
     read_info,
     save_model,
 )
-from alpha_umi.training.loop import StepReport, Trainer, probe_precision
+from alpha_umi.training.loop import StepReport, Trainer, embedding_matrix, probe_precision
 from alpha_umi.training.model_card import write_card
 from alpha_umi.training.nano import new_model, shipped_base
 from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, NanoShape, StageRecipe
@@ -54,7 +54,7 @@ class Progress:
 
     @property
     def name(self) -> str:
-        """``global`` or ``local/planner`` …"""
+        """The stage as ``run.json`` and the bars call it: ``global``, ``local/planner`` and so on."""
         return self.stage if self.role is None else f"{self.stage}/{self.role}"
 
 
@@ -94,7 +94,11 @@ def train(recipe: GlpftRecipe, on_step: OnStep = lambda progress: None) -> RunIn
 def _tokenizer_name(recipe: GlpftRecipe) -> str:
     if recipe.stage_1 is not None:
         return str(Path(recipe.stage_1) / BACKBONE)
-    return str(shipped_base()) if recipe.backbone == NANO_BASE or isinstance(recipe.backbone, NanoShape) else recipe.backbone
+    return (
+        str(shipped_base())
+        if recipe.backbone == NANO_BASE or isinstance(recipe.backbone, NanoShape)
+        else recipe.backbone
+    )
 
 
 def load_backbone(recipe: GlpftRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -104,7 +108,7 @@ def load_backbone(recipe: GlpftRecipe, tokenizer: PreTrainedTokenizerBase) -> Pr
     if recipe.stage_1 is not None:
         return load_model(str(Path(recipe.stage_1) / BACKBONE))
     model = load_model(_tokenizer_name(recipe))
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > embedding_matrix(model).shape[0]:
         model.resize_token_embeddings(len(tokenizer))
     return model
 
@@ -181,7 +185,9 @@ class _Training:
         """Stage 1, or the only stage of a one-model system."""
         voices: tuple[Voice, ...] = ("assistant",) if self.renderer.voices == "single" else ROLES
         batches = self._batches(voices, balanced=self.recipe.system == "single-multitask")
-        self._run("global", None, stage, lambda: load_backbone(self.recipe, self.tokenizer), batches, self.out / BACKBONE)
+        self._run(
+            "global", None, stage, lambda: load_backbone(self.recipe, self.tokenizer), batches, self.out / BACKBONE
+        )
 
     def local_stage(self, stage: StageRecipe, role: Role) -> None:
         """Stage 2 of one role: the global stage's weights, fine-tuned on the role's own spans."""
@@ -247,7 +253,9 @@ class _Training:
         return self.info.budget[stage]
 
 
-def _steps_in(settings: StageRecipe, model: PreTrainedModel, batches: Batches, precision: Literal["bf16", "fp32"]) -> int:
+def _steps_in(
+    settings: StageRecipe, model: PreTrainedModel, batches: Batches, precision: Literal["bf16", "fp32"]
+) -> int:
     """Times some steps on a copy of the model; in the local stage the minutes are shared by three roles."""
     assert settings.minutes is not None
     timed: list[float] = []

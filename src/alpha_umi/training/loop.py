@@ -1,7 +1,7 @@
 """The training loop: one for the nano backbone, the global stage and the local stage.
 
-A batch is a function of the step number alone, and a checkpoint holds weights, optimizer state and the step, so a run that
-was killed goes on exactly where it would have been: the same batches, the same losses.
+A batch is a function of the step number alone, and a checkpoint holds weights, optimizer state and the step, so a run
+that was killed goes on exactly where it would have been: the same batches, the same losses.
 
 Shapes: B rows, T tokens a row (right-padded, a multiple of 64), N tokens in the loss, D width, V vocabulary.
 """
@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 
 from alpha_umi.errors import RunDirectoryError, UserError
-from alpha_umi.trajectory import write_json
 from alpha_umi.training.optimizer import Optimization, make_optimizers, rate, set_rate
+from alpha_umi.trajectory import write_json
 from alpha_umi.transcript import IGNORED
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _PLAIN_HEADS = ("Llama", "Qwen2", "Qwen3", "Mistral", "SmolLM3", "Phi3", "Olmo2"
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence: ids (length T), next-token labels at the same offsets, and the group and weight of each loss token."""
+    """One sequence of T tokens: ids, labels at the same offsets, and the group and weight of each loss token."""
 
     ids: Sequence[int]
     labels: Sequence[int]
@@ -104,7 +104,8 @@ class TokenLosses(torch.nn.Module):
         """Runs the model without a mask: rows are padded on the right, and attention is causal."""
         if self.plain:
             hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, D]
-            logits = self.model.get_output_embeddings()(hidden[select])  # [N, V]
+            head = cast("torch.nn.Linear", self.model.get_output_embeddings())
+            logits = head(hidden[select])  # [N, V]
         else:
             logits = self.model(input_ids=ids, use_cache=False).logits[select]
         return F.cross_entropy(logits.float(), targets, reduction="none")
@@ -113,7 +114,9 @@ class TokenLosses(torch.nn.Module):
 class BatchSource(Protocol):
     """Gives the batch of a step; the same step always gives the same batch."""
 
-    def __call__(self, step: int) -> Batch: ...
+    def __call__(self, step: int) -> Batch:
+        """The batch of step ``step``, counted from 0."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -144,17 +147,23 @@ class Counts:
 
 
 def training_flops(model: PreTrainedModel, rows: int, width: int, loss_tokens: int) -> float:
-    """FLOPs of one forward and backward: 6 a weight and token, the head on loss tokens only, 12·L·D·T²/2 for attention."""
-    config = model.config
-    head = model.get_output_embeddings().weight.numel()
-    embedding = model.get_input_embeddings().weight.numel()
-    body = sum(p.numel() for p in model.parameters()) - embedding - (0 if head is None or _tied(model) else head)
+    """FLOPs of a forward and backward: 6 a weight and token, the head on loss tokens only, 6·L·D·T² a row for attention."""
+    config: Any = model.config
+    embedding = embedding_matrix(model)
+    head = head_matrix(model)
+    body = sum(p.numel() for p in model.parameters()) - embedding.numel() - (0 if head is embedding else head.numel())
     attention = 6 * config.num_hidden_layers * config.hidden_size * width * width * rows
-    return 6.0 * body * rows * width + 6.0 * head * loss_tokens + attention
+    return 6.0 * body * rows * width + 6.0 * head.numel() * loss_tokens + attention
 
 
-def _tied(model: PreTrainedModel) -> bool:
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+def embedding_matrix(model: PreTrainedModel) -> torch.Tensor:
+    """The input embeddings, [V, D]."""
+    return cast("torch.nn.Embedding", model.get_input_embeddings()).weight
+
+
+def head_matrix(model: PreTrainedModel) -> torch.Tensor:
+    """The output head, [V, D]; the very embeddings where they are tied."""
+    return cast("torch.nn.Linear", model.get_output_embeddings()).weight
 
 
 def probe_precision() -> Precision:
@@ -168,7 +177,7 @@ def probe_precision() -> Precision:
         for _ in range(5):
             start = time.perf_counter()
             for _ in range(4):
-                a @ a
+                torch.mm(a, a)
             times.append(time.perf_counter() - start)
         seconds[dtype] = min(times)
     return "bf16" if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else "fp32"
@@ -212,8 +221,10 @@ class Trainer:
         if steps < 1:
             raise UserError(f"training takes at least one step, not {steps}")
         self.batches, self.settings, self.steps = batches, settings, steps
-        self.directory, self.precision, self.checkpoint_seconds = Path(directory), precision, checkpoint_seconds
-        self.model = model.to(device())
+        self.directory, self.checkpoint_seconds = Path(directory), checkpoint_seconds
+        self.precision: Precision = precision
+        self.model = model
+        torch.nn.Module.to(model, device())
         self.losses = TokenLosses(self.model, compile_body)
         self.optimizers = make_optimizers(self.model, settings)
         self.step = 0
@@ -248,10 +259,17 @@ class Trainer:
         self.step += 1
         seconds = time.perf_counter() - started
         n = len(batch.targets)
-        flops = training_flops(self.model, *batch.ids.shape, n)
+        rows, width = batch.ids.shape
+        flops = training_flops(self.model, rows, width, n)
         self.counts = self.counts.add(batch.tokens, n, flops, seconds)
         return StepReport(
-            self.step, self.steps, _by_group(losses.detach().cpu(), batch.group), float(loss.detach()), batch.tokens, n, seconds
+            self.step,
+            self.steps,
+            _by_group(losses.detach().cpu(), batch.group),
+            float(loss.detach()),
+            batch.tokens,
+            n,
+            seconds,
         )
 
     # -- checkpoints: weights and optimizer state as safetensors, everything else as JSON
@@ -265,7 +283,10 @@ class Trainer:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            save_file({name: p.detach().contiguous() for name, p in self.model.named_parameters()}, partial / "model.safetensors")
+            save_file(
+                {name: p.detach().contiguous() for name, p in self.model.named_parameters()},
+                partial / "model.safetensors",
+            )
             tensors, plain = _pack([optimizer.state_dict()["state"] for optimizer in self.optimizers])
             save_file(tensors, partial / "optimizer.safetensors")
             write_json(partial / "state.json", {"step": self.step, "counts": vars(self.counts), "optimizer": plain})
@@ -293,7 +314,9 @@ class Trainer:
             weights = load_file(found[-1] / "model.safetensors")
             tensors = load_file(found[-1] / "optimizer.safetensors")
         except (OSError, ValueError) as error:
-            raise RunDirectoryError(f"the checkpoint {found[-1]} can't be read ({error}); remove it to start again") from error
+            raise RunDirectoryError(
+                f"the checkpoint {found[-1]} can't be read ({error}); remove it to start again"
+            ) from error
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(weights[name])

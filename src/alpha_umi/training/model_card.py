@@ -17,7 +17,9 @@ def card(info: RunInfo) -> str:
         f"| {cost['loss_tokens']:.0f} | {cost['flops']:.3g} | {cost['seconds']:.0f} |"
         for stage, cost in info.costs.items()
     ]
-    losses = [f"- {stage}: " + ", ".join(f"{k} {v:.3f}" for k, v in loss.items()) for stage, loss in info.losses.items()]
+    losses = [
+        f"- {stage}: " + ", ".join(f"{k} {v:.3f}" for k, v in loss.items()) for stage, loss in info.losses.items()
+    ]
     return "\n".join([
         "---", "library_name: alpha-umi", "tags: [tool-use, agent, alpha-umi]", "---", "",
         f"# α-UMi run: `{info.system}`", "",

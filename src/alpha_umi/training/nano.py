@@ -92,7 +92,9 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
     model = new_model(recipe.shape, len(tokenizer), recipe.seed)
 
     def batches(step: int) -> Batch:
-        return collate([packed_row(tokenizer, recipe.seed, step * recipe.rows + r, recipe.length) for r in range(recipe.rows)])
+        return collate(
+            [packed_row(tokenizer, recipe.seed, step * recipe.rows + r, recipe.length) for r in range(recipe.rows)]
+        )
 
     precision = probe_precision() if recipe.precision == "auto" else recipe.precision
     trainer = Trainer(
@@ -100,8 +102,11 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
         recipe.checkpoint_seconds, recipe.compile,
     )  # fmt: skip
     trainer.train(on_step)
-    model.to(torch.bfloat16).save_pretrained(out / "base")
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(out / "base")
     tokenizer.save_pretrained(out / "base")
-    write_json(out / "training.json", {"recipe": recipe.model_dump(), "precision": precision, "counts": vars(trainer.counts)})
+    write_json(
+        out / "training.json", {"recipe": recipe.model_dump(), "precision": precision, "counts": vars(trainer.counts)}
+    )
     trainer.discard_checkpoints()
     return out / "base"

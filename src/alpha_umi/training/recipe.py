@@ -131,7 +131,9 @@ class GlpftRecipe(_Section):
     def _stages_fit_the_system(self) -> GlpftRecipe:
         needs_global = self.system != "multi-one-stage" and self.stage_1 is None
         if needs_global and self.global_stage is None:
-            raise ValueError(f"system {self.system!r} needs 'global_stage' (or 'stage_1', the directory of a run that has one)")
+            raise ValueError(
+                f"system {self.system!r} needs 'global_stage' (or 'stage_1', the directory of a run that has one)"
+            )
         if self.system in ("umi", "multi-one-stage") and self.local_stage is None:
             raise ValueError(f"system {self.system!r} needs 'local_stage'")
         if self.system in ("single", "single-multitask") and self.local_stage is not None:
@@ -197,7 +199,9 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = sorted({key for section in _SECTIONS for key in section.model_fields})
         near = difflib.get_close_matches(where[-1], known, 1)
-        return f"unknown key {'.'.join(where)!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}")
+        return f"unknown key {'.'.join(where)!r}" + (
+            f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+        )
     if problem["type"].startswith("union_tag"):
         return "'task' must be 'pretrain' or 'glpft'"
     given = "" if problem["type"] in ("missing", "value_error") else f" (given: {problem['input']!r})"

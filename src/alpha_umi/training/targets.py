@@ -103,7 +103,9 @@ def make_row(transcript: Transcript, voices: Iterable[Voice]) -> Row | None:
     group = [0] * len(transcript.ids)
     for segment in transcript.segments:
         if segment.kind in GROUPS:
-            group[segment.span_start : segment.span_stop] = [GROUPS.index(segment.kind)] * (segment.span_stop - segment.span_start)
+            group[segment.span_start : segment.span_stop] = [GROUPS.index(segment.kind)] * (
+                segment.span_stop - segment.span_start
+            )
     return Row(transcript.ids[: last + 1], labels[: last + 1], group[: last + 1])
 
 

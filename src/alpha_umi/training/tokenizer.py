@@ -47,5 +47,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     )
     backend.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token=PAD, eos_token=NANO_END, model_max_length=8192, clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        pad_token=PAD,
+        eos_token=NANO_END,
+        model_max_length=8192,
+        clean_up_tokenization_spaces=False,
     )
