@@ -59,7 +59,8 @@ class Quickstart:
     def __post_init__(self) -> None:
         if not self.minutes >= _LEAST_MINUTES:
             raise UserError(
-                f"--minutes {self.minutes:g}: training takes {_LEAST_MINUTES} minutes at least (the default is {DEFAULT_MINUTES:g})"
+                f"--minutes {self.minutes:g}: training takes {_LEAST_MINUTES} minutes at least "
+                f"(the default is {DEFAULT_MINUTES:g})"
             )
 
     def umi_recipe(self) -> GlpftRecipe:

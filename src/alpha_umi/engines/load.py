@@ -27,7 +27,7 @@ def open_engine(directory: str | Path, threads: int | None = None, context: int 
 
     run = load_run(directory)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = torch.bfloat16 if probe_precision() == "bf16" else torch.float32
     yield LocalEngine(
         run.models, run.renderer, dtype, device, threads or os.cpu_count(), context=context or run.context
     )

@@ -143,7 +143,8 @@ def function(rng: random.Random) -> tuple[Function, str]:
     """An invented function, and a phrase of what it does."""
     verb, noun, thing = rng.choice(VERBS), _noun(rng), _noun(rng)
     phrase = _pick(
-        rng, f"{verb} the {noun} of a {thing}", f"{verb} a {noun}", f"{verb} {noun} by {thing}", f"{verb} the {thing} {noun}",
+        rng, f"{verb} the {noun} of a {thing}", f"{verb} a {noun}", f"{verb} {noun} by {thing}",
+        f"{verb} the {thing} {noun}",
         f"{verb} a {rng.choice(ADJECTIVES)} {noun}", f"{verb} a {noun} for a {thing}",
     )  # fmt: skip
     params = fields(rng, rng.choice((1, 1, 2, 2, 3, 4)))
@@ -275,12 +276,13 @@ def chains(rng: random.Random) -> Document:
     others = {k: v for k, v in rest.items() if k != link.name}
     shuffled = rng.sample(known, len(known))
     tail = f", {_spoken(rng, others)}" if others else ""
+    linked = link.name.replace("_", " ")
     return [
         *(Part(one.schema + "\n", False) for one, _ in shuffled),
-        Part(f"Request: {_request(rng, first_phrase, given)} Then {second_phrase} with that {link.name.replace('_', ' ')}{tail}.\n", False),
+        Part(f"Request: {_request(rng, first_phrase, given)} Then {second_phrase} with that {linked}{tail}.\n", False),
         Part(f"Plan: {_plan(rng, first.name, given)}\nCall: {call_text(first.name, given)}\n", True),
         Part(f"Result: {json.dumps(found, ensure_ascii=False)}\n", False),
-        Part(f"Plan: The {link.name.replace('_', ' ')} is {said(value)}. {_plan(rng, second.name, rest)}\n", True),
+        Part(f"Plan: The {linked} is {said(value)}. {_plan(rng, second.name, rest)}\n", True),
         Part(f"Call: {call_text(second.name, rest)}\n", True),
         *_outcome(rng, second.name),
     ]  # fmt: skip

@@ -121,7 +121,8 @@ def _open(recipe: GlpftRecipe, out: Path, renderer: Renderer, source: Source) ->
         changed = sorted(key for key in content if content[key] != info.recipe.get(key))
         if changed:
             raise RecipeError(
-                f"{out} holds a run of another recipe (different: {', '.join(changed)}): choose another 'out', or remove it"
+                f"{out} holds a run of another recipe (different: {', '.join(changed)}): "
+                "choose another 'out', or remove it"
             )
         if info.data != source.fingerprint:
             raise RunDirectoryError(f"{out} was trained on other data ({info.data}, now {source.fingerprint})")
@@ -156,7 +157,8 @@ def _adopt(stage_1: Path, out: Path, renderer: Renderer) -> None:
         raise RunDirectoryError(f"stage_1: {stage_1} has no finished global stage")
     if info.renderer.fingerprint != renderer.fingerprint:
         raise RunDirectoryError(
-            f"stage_1: {stage_1} was trained with another renderer ({info.renderer.fingerprint}, here {renderer.fingerprint})"
+            f"stage_1: {stage_1} was trained with another renderer "
+            f"({info.renderer.fingerprint}, here {renderer.fingerprint})"
         )
     if not (out / BACKBONE).exists():
         shutil.copytree(stage_1 / BACKBONE, out / ".backbone.partial", dirs_exist_ok=True)

@@ -147,7 +147,7 @@ class Counts:
 
 
 def training_flops(model: PreTrainedModel, rows: int, width: int, loss_tokens: int) -> float:
-    """FLOPs of a forward and backward: 6 a weight and token, the head on loss tokens only, 6·L·D·T² a row for attention."""
+    """FLOPs of a forward and backward: 6 a weight and token, the head on loss tokens only, attention 6·L·D·T² a row."""
     config: Any = model.config
     embedding = embedding_matrix(model)
     head = head_matrix(model)

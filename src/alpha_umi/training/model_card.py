@@ -13,8 +13,8 @@ def card(info: RunInfo) -> str:
     """The card as Markdown."""
     backbone = info.recipe.get("backbone")
     rows = [
-        f"| {stage} | {info.budget.get(stage.split('/')[0], '–')} | {cost['trajectories']:.0f} | {cost['tokens_forwarded']:.0f} "
-        f"| {cost['loss_tokens']:.0f} | {cost['flops']:.3g} | {cost['seconds']:.0f} |"
+        f"| {stage} | {info.budget.get(stage.split('/')[0], '–')} | {cost['trajectories']:.0f} "
+        f"| {cost['tokens_forwarded']:.0f} | {cost['loss_tokens']:.0f} | {cost['flops']:.3g} | {cost['seconds']:.0f} |"
         for stage, cost in info.costs.items()
     ]
     losses = [
@@ -32,8 +32,8 @@ def card(info: RunInfo) -> str:
         "| stage | steps | trajectories | tokens forwarded | loss tokens | FLOPs | seconds |",
         "|---|---|---|---|---|---|---|", *rows, "",
         "Loss of the last step:", "", *losses, "",
-        "Made for calling the tools it was trained on, or ones like them; not for anything where a wrong call does harm "
-        "without a person looking at it.", "",
+        "Made for calling the tools it was trained on, or ones like them; not for anything where a wrong call does "
+        "harm without a person looking at it.", "",
     ])  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Recipes: YAML files that say what to train; every key is checked, and an unknown one is refused with its neighbours."""
+"""Recipes: YAML files that say what to train; every key is checked, an unknown one is refused with its neighbours."""
 
 from __future__ import annotations
 

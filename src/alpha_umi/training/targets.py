@@ -23,7 +23,7 @@ from alpha_umi.trajectory import AssistantMessage, Trajectory, read_jsonl
 from alpha_umi.transcript import IGNORED, Renderer, Transcript, Voice
 
 _WINDOW = 16
-"""Steps whose rows are drawn together, sorted by length and dealt out, so that a batch's rows are about equally long."""
+"""Steps whose rows are drawn together, sorted by length and dealt out, so that rows of a batch are equally long."""
 
 _CHUNK = 64
 _FADE = 0.35

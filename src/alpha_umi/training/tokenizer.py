@@ -1,9 +1,9 @@
-"""The nano tokenizer: a byte-level BPE of a few thousand pieces in which a value has the same tokens wherever it stands.
+"""The nano tokenizer: a byte-level BPE in which a value has the same tokens wherever it stands.
 
 Copying is most of what calling tools is, and a small model copies what looks the same. So digits stand alone; a
-capitalised word, an identifier's part and a number never swallow the space or quote before them (``Velora`` has the same
-tokens in a sentence and in JSON), while ordinary lowercase words do take their space, and punctuation runs such as
-``": {"`` are one piece, which keeps schemas short.
+capitalised word, an identifier's part and a number never swallow the space or quote before them (``Velora`` has the
+same tokens in a sentence and in JSON), while ordinary lowercase words do take their space, and punctuation runs such
+as ``": {"`` are one piece, which keeps schemas short.
 """
 
 from __future__ import annotations
