@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alpha_umi.compute import use_all_cores
 from alpha_umi.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,13 +57,6 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr)
 
 
-def _use_all_cores() -> None:
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(cores)
-
-
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
@@ -80,7 +74,7 @@ def quickstart(
     plan = Quickstart(
         out, DEFAULT_MINUTES if minutes is None else minutes, from_scratch, Suite.default(instructions), seed
     )
-    _use_all_cores()
+    use_all_cores()
     console = _console()
     with bars(console) as shown:
         trained = {name: training_bars(shown, f"{name} ") for name in ("umi", "single-multitask")}
@@ -124,7 +118,7 @@ def train(
     loaded = load_recipe(recipe, overrides or [])
     from alpha_umi.display import bars, pretraining_bars, training_bars
 
-    _use_all_cores()
+    use_all_cores()
     console = _console()
     with bars(console) as shown:
         if isinstance(loaded, PretrainRecipe):
@@ -162,7 +156,7 @@ def run(
     if not query.strip():
         raise UserError("the query is empty: say what the agent is to do")
     episode = _episode(query, tools)
-    _use_all_cores()
+    use_all_cores()
     console = _console()
     with open_engine(model) as engine:
         outcome = run_one(engine, episode, on_event=None if as_json else agent_display(console))
@@ -177,7 +171,7 @@ def chat(model: Model, tools: Tools) -> None:
     from alpha_umi.display import agent_display
     from alpha_umi.engines.load import open_engine
 
-    _use_all_cores()
+    use_all_cores()
     console = _console()
     episode: Episode | None = None
     with open_engine(model) as engine:
@@ -274,7 +268,7 @@ def _scored_model(model: Path, data: str, instructions: int | None) -> dict[str,
     from alpha_umi.trajectory import read_jsonl
 
     trajectories = list(read_jsonl(data)) if data != "toolworld" else []
-    _use_all_cores()
+    use_all_cores()
     with bars(_console(stderr=True)) as shown, open_engine(model) as engine:
         if data == "toolworld":
             splits = evaluate_static(engine, Suite.default(instructions), None, shown.update)
@@ -307,7 +301,7 @@ def eval_live(
     unknown = sorted(set(split or ()) - set(SPLITS))
     if unknown:
         raise UserError(f"--split {unknown[0]}: there is no such split; there are {', '.join(SPLITS)}")
-    _use_all_cores()
+    use_all_cores()
     with bars(_console(stderr=True)) as shown, open_engine(model) as engine:
         suite = Suite.default(instructions, split or SPLITS)
         splits = evaluate_live(engine, suite, traces, shown.update, concurrency)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alpha_umi.compute import device, probe_precision
 from alpha_umi.engines.local import LocalEngine
 from alpha_umi.run_directory import load_run
 
@@ -17,7 +17,7 @@ def open_engine(directory: str | Path, threads: int | None = None, context: int 
 
     Args:
         directory: The run directory.
-        threads: CPU threads; None takes all cores.
+        threads: CPU threads; None keeps what is set.
         context: Longest transcript; None takes what the models can.
 
     Raises:
@@ -26,8 +26,5 @@ def open_engine(directory: str | Path, threads: int | None = None, context: int 
     import torch
 
     run = load_run(directory)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if probe_precision() == "bf16" else torch.float32
-    yield LocalEngine(
-        run.models, run.renderer, dtype, device, threads or os.cpu_count(), context=context or run.context
-    )
+    yield LocalEngine(run.models, run.renderer, dtype, device(), threads, context=context or run.context)

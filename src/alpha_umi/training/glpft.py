@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from alpha_umi.compute import probe_precision
 from alpha_umi.errors import RecipeError, RunDirectoryError, UserError
 from alpha_umi.run_directory import (
     BACKBONE,
@@ -28,7 +29,7 @@ from alpha_umi.run_directory import (
     read_info,
     save_model,
 )
-from alpha_umi.training.loop import StepReport, Trainer, embedding_matrix, probe_precision
+from alpha_umi.training.loop import StepReport, Trainer, embedding_matrix
 from alpha_umi.training.model_card import write_card
 from alpha_umi.training.nano import new_model, shipped_base
 from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, NanoShape, StageRecipe

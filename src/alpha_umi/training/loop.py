@@ -13,14 +13,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 
+from alpha_umi.compute import Precision, autocast, device
 from alpha_umi.errors import RunDirectoryError, UserError
 from alpha_umi.training.optimizer import Optimization, make_optimizers, rate, set_rate
 from alpha_umi.trajectory import write_json
@@ -29,7 +29,6 @@ from alpha_umi.transcript import IGNORED
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Precision = Literal["bf16", "fp32"]
 GROUPS: tuple[str, ...] = ("planner", "caller", "summarizer", "assistant", "text")
 """Whose token a loss token is; losses are reported per group."""
 
@@ -164,33 +163,6 @@ def embedding_matrix(model: PreTrainedModel) -> torch.Tensor:
 def head_matrix(model: PreTrainedModel) -> torch.Tensor:
     """The output head, [V, D]; the very embeddings where they are tied."""
     return cast("torch.nn.Linear", model.get_output_embeddings()).weight
-
-
-def probe_precision() -> Precision:
-    """bf16 where a matrix product in it is clearly faster than in float32, as on CPUs with bf16 units and on GPUs."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(512, 512, dtype=dtype)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            for _ in range(4):
-                torch.mm(a, a)
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = min(times)
-    return "bf16" if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else "fp32"
-
-
-def device() -> torch.device:
-    """The device models run on here."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast(precision: Precision) -> Any:
-    """The context in which a forward pass runs at this precision."""
-    return torch.autocast(device().type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 class Trainer:

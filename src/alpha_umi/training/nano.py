@@ -8,8 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alpha_umi.compute import probe_precision
 from alpha_umi.training.corpus import Document, document, tokenizer_text
-from alpha_umi.training.loop import GROUPS, Batch, Row, StepReport, Trainer, collate, probe_precision
+from alpha_umi.training.loop import GROUPS, Batch, Row, StepReport, Trainer, collate
 from alpha_umi.training.recipe import NanoShape, PretrainRecipe
 from alpha_umi.training.tokenizer import train_tokenizer
 from alpha_umi.trajectory import write_json
