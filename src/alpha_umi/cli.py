@@ -224,6 +224,30 @@ def formats() -> None:
         typer.echo(f"{name:16} {converter.description}")
 
 
+@data_app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
+    index: Annotated[int, typer.Option(min=0, help="Which trajectory, from 0.")] = 0,
+    model: Annotated[Path | None, typer.Option("--model", help="Render it as this run does.")] = None,
+    observation_tokens: Annotated[int, typer.Option(min=16, help="Budget of an observation.")] = 256,
+) -> None:
+    """Show a trajectory as the model sees it: tokens coloured by role, underlined where they are in the loss."""
+    import itertools
+
+    from alpha_umi.display import transcript_lengths, transcript_view
+    from alpha_umi.run_directory import load_renderer
+    from alpha_umi.trajectory import read_jsonl
+
+    trajectory = next(itertools.islice(read_jsonl(file), index, None), None)
+    if trajectory is None:
+        raise UserError(f"{file} has no trajectory {index}; the first is 0")
+    renderer = load_renderer(model, observation_tokens)
+    transcript = renderer.render(trajectory)
+    console = _console()
+    console.print(transcript_view(transcript, renderer.show), soft_wrap=True)
+    console.print(transcript_lengths(transcript))
+
+
 @eval_app.command("static")
 def eval_static(
     data: Annotated[

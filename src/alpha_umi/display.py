@@ -17,7 +17,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
+
+from alpha_umi.transcript import IGNORED, Transcript
 
 if TYPE_CHECKING:
     from alpha_umi.agent.loop import Event
@@ -119,3 +122,33 @@ def agent_display(console: Console) -> Callable[[Event], None]:
         console.print(Text.assemble((f"{speaker:>10}  ", f"bold {COLORS[speaker]}"), (text, COLORS[speaker])))
 
     return on_event
+
+
+def transcript_view(transcript: Transcript, decode: Callable[[list[int]], str]) -> Text:
+    """A transcript as the model sees it: tokens in their role's colour, underlined where they are in the loss."""
+    view = Text()
+    for segment in transcript.segments:
+        color = COLORS.get(segment.kind, "white")
+        header = transcript.ids[segment.start : segment.span_start]
+        view.append(decode(header), style=f"bold reverse {color}")
+        underline = " underline" if segment.trained else " dim"
+        for number, token in enumerate(transcript.ids[segment.span_start : segment.span_stop]):
+            shade = "" if number % 2 else " bold"
+            view.append(decode([token]), style=f"{color}{underline}{shade}")
+        view.append(decode(transcript.ids[segment.span_stop : segment.stop]), style="dim")
+        if not view.plain.endswith("\n"):
+            view.append("\n")
+    return view
+
+
+def transcript_lengths(transcript: Transcript) -> Table:
+    """How many tokens each kind of segment has, and how many of them are in the loss."""
+    table = Table("segment", "count", "tokens", "in the loss", box=None, header_style="bold")
+    for kind in dict.fromkeys(segment.kind for segment in transcript.segments):
+        mine = [segment for segment in transcript.segments if segment.kind == kind]
+        tokens = sum(segment.stop - segment.start for segment in mine)
+        learned = sum(segment.span_stop - segment.span_start for segment in mine if segment.trained)
+        table.add_row(Text(kind, style=COLORS.get(kind, "white")), str(len(mine)), str(tokens), str(learned))
+    learned = sum(label != IGNORED for label in transcript.labels())
+    table.add_row("all", str(len(transcript.segments)), str(len(transcript.ids)), str(learned))
+    return table

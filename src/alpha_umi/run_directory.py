@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -121,13 +122,7 @@ def load_run(directory: str | Path) -> Run:
         raise RunDirectoryError(
             f"{directory} isn't finished ({', '.join(missing)} missing); run the same `umi train` again to go on"
         )
-    tokenizer = load_tokenizer(str(directory / BACKBONE))
-    renderer = Renderer(tokenizer, info.renderer.voices, info.renderer.observation_tokens)
-    if renderer.fingerprint != info.renderer.fingerprint:
-        raise RunDirectoryError(
-            f"{directory} was trained with another renderer or tokenizer ({info.renderer.fingerprint}, here "
-            f"{renderer.fingerprint}): train it again, or use the version of alpha-umi it was made with"
-        )
+    renderer = _renderer(directory, info)
     models: dict[Voice, PreTrainedModel] = {}
     if info.system in ("umi", "multi-one-stage"):
         for role in ROLES:
@@ -137,6 +132,32 @@ def load_run(directory: str | Path) -> Run:
         voices: tuple[Voice, ...] = ("assistant",) if info.renderer.voices == "single" else ROLES
         models = dict.fromkeys(voices, model)
     return Run(directory, info, models, renderer, min(_positions(model) for model in models.values()))
+
+
+def _renderer(directory: Path, info: RunInfo) -> Renderer:
+    tokenizer = load_tokenizer(str(directory / BACKBONE))
+    renderer = Renderer(tokenizer, info.renderer.voices, info.renderer.observation_tokens)
+    if renderer.fingerprint != info.renderer.fingerprint:
+        raise RunDirectoryError(
+            f"{directory} was trained with another renderer or tokenizer ({info.renderer.fingerprint}, here "
+            f"{renderer.fingerprint}): train it again, or use the version of alpha-umi it was made with"
+        )
+    return renderer
+
+
+def load_renderer(directory: Path | None, observation_tokens: int) -> Renderer:
+    """A run's renderer; without a run, that of the shipped nano tokenizer with this observation budget."""
+    if directory is None:
+        return Renderer(load_tokenizer(str(shipped_base())), "roles", observation_tokens)
+    info = read_info(directory)
+    if info is None:
+        raise RunDirectoryError(f"{directory} has no {_INFO}: not a run directory")
+    return _renderer(directory, info)
+
+
+def shipped_base() -> Path:
+    """Where the pretrained nano backbone lies inside the package."""
+    return Path(str(resources.files("alpha_umi") / "training" / "base"))
 
 
 def _positions(model: PreTrainedModel) -> int:

@@ -284,7 +284,10 @@ class Renderer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a span's ids; an end token at its end is left out."""
-        ids = ids[:-1] if ids and ids[-1] == self.markers.end else ids
+        return self.show(ids[:-1] if ids and ids[-1] == self.markers.end else ids)
+
+    def show(self, ids: Sequence[int]) -> str:
+        """Text of any ids, special tokens by their names."""
         text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text

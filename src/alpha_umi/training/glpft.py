@@ -28,10 +28,11 @@ from alpha_umi.run_directory import (
     load_tokenizer,
     read_info,
     save_model,
+    shipped_base,
 )
 from alpha_umi.training.loop import StepReport, Trainer, embedding_matrix
 from alpha_umi.training.model_card import write_card
-from alpha_umi.training.nano import new_model, shipped_base
+from alpha_umi.training.nano import new_model
 from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, NanoShape, StageRecipe
 from alpha_umi.training.targets import Batches, Source, open_source
 from alpha_umi.transcript import ROLES, Renderer, Role, Voice

@@ -276,19 +276,24 @@ class Trainer:
         return sorted(self.directory.glob("checkpoint-*"))
 
     def _resume(self) -> None:
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError
 
         found = self._checkpoints()
         if not found or self.step:
             return
         try:
-            state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
-            weights = load_file(found[-1] / "model.safetensors")
-            tensors = load_file(found[-1] / "optimizer.safetensors")
-        except (OSError, ValueError) as error:
+            self._restore(found[-1])
+        except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
             raise RunDirectoryError(
                 f"the checkpoint {found[-1]} can't be read ({error}); remove it to start again"
             ) from error
+
+    def _restore(self, checkpoint: Path) -> None:
+        from safetensors.torch import load_file
+
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        weights = load_file(checkpoint / "model.safetensors")
+        tensors = load_file(checkpoint / "optimizer.safetensors")
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(weights[name])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 _TEXT = GROUPS.index("text")
-
-
-def shipped_base() -> Path:
-    """Where the pretrained nano backbone lies inside the package."""
-    return Path(str(resources.files("alpha_umi.training") / "base"))
 
 
 def new_model(shape: NanoShape, vocabulary: int, seed: int) -> LlamaForCausalLM:

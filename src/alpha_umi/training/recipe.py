@@ -87,7 +87,7 @@ class StageRecipe(_Section):
     """
 
     steps: int | None = Field(default=None, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     optimization: Optimization = Optimization()
 
     @model_validator(mode="after")
@@ -138,6 +138,12 @@ class GlpftRecipe(_Section):
             raise ValueError(f"system {self.system!r} needs 'local_stage'")
         if self.system in ("single", "single-multitask") and self.local_stage is not None:
             raise ValueError(f"system {self.system!r} has one stage: remove 'local_stage'")
+        if self.system == "multi-one-stage" and self.global_stage is not None:
+            raise ValueError("system 'multi-one-stage' starts from the backbone itself: remove 'global_stage'")
+        if self.stage_1 is not None and self.system != "umi":
+            raise ValueError(f"'stage_1' is for the system 'umi', not for {self.system!r}")
+        if self.stage_1 is not None and self.global_stage is not None:
+            raise ValueError("'stage_1' takes the global stage of another run: remove 'global_stage' (or 'stage_1')")
         return self
 
 
