@@ -207,7 +207,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
     import shutil
 
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     large = sum(p.numel() for p in model.parameters()) > 50_000_000

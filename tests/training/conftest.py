@@ -8,9 +8,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from alpha_umi.run_directory import load_tokenizer
+from alpha_umi.run_directory import load_tokenizer, shipped_base
 from alpha_umi.toolworld import make_tasks, solve
-from alpha_umi.training.nano import shipped_base
 from alpha_umi.training.recipe import GlpftRecipe, parse_recipe
 from alpha_umi.trajectory import Trajectory, write_jsonl
 from alpha_umi.transcript import Renderer

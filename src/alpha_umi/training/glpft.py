@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import platform
 import shutil
 import time
@@ -34,7 +35,7 @@ from alpha_umi.training.loop import StepReport, Trainer, embedding_matrix
 from alpha_umi.training.model_card import write_card
 from alpha_umi.training.nano import new_model
 from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, NanoShape, StageRecipe
-from alpha_umi.training.targets import Batches, Source, open_source
+from alpha_umi.training.targets import WINDOW, Batches, Source, open_source
 from alpha_umi.transcript import ROLES, Renderer, Role, Voice
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 Stage = Literal["global", "local"]
 _WARM_UP, _TIMED = 2, 6
+_MAY_CHANGE = frozenset({"out", "threads", "checkpoint_seconds"})
+"""Recipe keys that change nothing about the result: a run may be moved and go on elsewhere."""
+
 _BYTES_A_WEIGHT = 4 * 3
 """Disk a weight needs while it is trained: itself and two moments, in float32."""
 
@@ -105,12 +109,15 @@ def _tokenizer_name(recipe: GlpftRecipe) -> str:
 
 def load_backbone(recipe: GlpftRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The model the first stage starts from, with one embedding a token of the tokenizer at least."""
+    import torch
+
     if isinstance(recipe.backbone, NanoShape):
         return new_model(recipe.backbone, len(tokenizer), recipe.seed)
     if recipe.stage_1 is not None:
         return load_model(str(Path(recipe.stage_1) / BACKBONE))
     model = load_model(_tokenizer_name(recipe))
     if len(tokenizer) > embedding_matrix(model).shape[0]:
+        torch.manual_seed(recipe.seed)  # new embeddings are drawn around the mean of the old ones
         model.resize_token_embeddings(len(tokenizer))
     return model
 
@@ -120,14 +127,22 @@ def _open(recipe: GlpftRecipe, out: Path, renderer: Renderer, source: Source) ->
     content = recipe.model_dump(mode="json")
     info = read_info(out)
     if info is not None:
-        changed = sorted(key for key in content if content[key] != info.recipe.get(key))
+        changed = sorted(key for key in content if key not in _MAY_CHANGE and content[key] != info.recipe.get(key))
         if changed:
             raise RecipeError(
                 f"{out} holds a run of another recipe (different: {', '.join(changed)}): "
                 "choose another 'out', or remove it"
             )
         if info.data != source.fingerprint:
-            raise RunDirectoryError(f"{out} was trained on other data ({info.data}, now {source.fingerprint})")
+            raise RunDirectoryError(
+                f"{out} was trained on other data ({info.data}, now {source.fingerprint}): "
+                "bring that data back, or choose another 'out'"
+            )
+        if info.renderer.fingerprint != renderer.fingerprint:
+            raise RunDirectoryError(
+                f"{out} was begun with another renderer or tokenizer ({info.renderer.fingerprint}, here "
+                f"{renderer.fingerprint}): choose another 'out', or use the version of alpha-umi it was made with"
+            )
         return info
     precision = probe_precision() if recipe.precision == "auto" else recipe.precision
     identity = RendererInfo(
@@ -202,7 +217,7 @@ class _Training:
         recipe = self.recipe
         return Batches(
             self.source, self.renderer, voices, recipe.batch_tokens, recipe.max_length, recipe.seed,
-            balanced=balanced, rationale_dropout=recipe.rationale_dropout,
+            balanced=balanced, rationale_dropout=recipe.rationale_dropout, reword=recipe.data.reword,
         )  # fmt: skip
 
     def _run(
@@ -215,28 +230,29 @@ class _Training:
         target: Path,
     ) -> None:
         name = stage if role is None else f"{stage}/{role}"
+        folder = self.out / "checkpoints" / name.replace("/", "-")
         if name in self.info.done:
+            shutil.rmtree(folder, ignore_errors=True)  # left by a kill between the last two lines below
             return
         model = load()
         _check_disk(self.out, model)
         steps = self._budget(stage, settings, model, batches)
         if stage == "global":
             batches.steps, batches.easy = steps, self.recipe.data.easy
-        folder = self.out / "checkpoints" / name.replace("/", "-")
         trainer = Trainer(
             model, batches, settings.optimization, steps, folder, self.info.precision, self.recipe.checkpoint_seconds
         )
         last: dict[str, float] = {}
-        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as log:
+        log = self.out / "metrics.jsonl"
+        _drop_torn_line(log)
 
-            def on_step(report: StepReport) -> None:
-                progress = Progress(stage, role, report)
-                log.write(json.dumps(_line(self.recipe.system, progress)) + "\n")
-                log.flush()
-                last.update(report.losses)
-                self.on_step(progress)
+        def on_step(report: StepReport) -> None:
+            progress = Progress(stage, role, report)
+            _append(log, json.dumps(_line(self.recipe.system, progress)))
+            last.update(report.losses)
+            self.on_step(progress)
 
-            trainer.train(on_step)
+        trainer.train(on_step)
         save_model(model, self.tokenizer, target)
         counts = trainer.counts
         self.info.costs[name] = {
@@ -263,14 +279,36 @@ def _steps_in(
     """Times some steps on a copy of the model; in the local stage the minutes are shared by three roles."""
     assert settings.minutes is not None
     timed: list[float] = []
+    batches = copy.copy(batches)  # what it has dealt by the end is not the stage's: easy episodes fade by its length
+    started = time.perf_counter()
+    batches(0)
+    a_deal = (time.perf_counter() - started) / WINDOW
     trial = Trainer(
         copy.deepcopy(model), batches, settings.optimization, _WARM_UP + _TIMED, Path("/nonexistent"), precision,
         checkpoint_seconds=float("inf"),
     )  # fmt: skip
     trial.train(lambda report: timed.append(report.seconds))
-    a_step = sum(timed[_WARM_UP:]) / _TIMED
+    a_step = sum(timed[_WARM_UP:]) / _TIMED + a_deal
     roles = len(ROLES) if len(batches.voices) == 1 and batches.voices[0] != "assistant" else 1
     return max(1, int(settings.minutes * 60 / a_step / roles))
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise UserError(
+            f"can't write {path}: {error.strerror or error}. Free some space; the same command goes on where it was."
+        ) from error
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Takes away a last line that a kill or a full disk cut off, so that the next one stands on its own."""
+    if path.exists():
+        data = path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
 
 
 def _line(system: str, progress: Progress) -> dict[str, object]:

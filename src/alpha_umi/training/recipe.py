@@ -71,11 +71,13 @@ class DataRecipe(_Section):
         source: ``toolworld`` (made on the spot) or a JSONL file of trajectories.
         seed: Which ToolWorld instructions, and the order of any data.
         easy: ToolWorld only: share of short episodes at the start, faded out over the global stage.
+        reword: Share of trajectories whose schemas' words are exchanged for others throughout (`training.reword`).
     """
 
     source: str = "toolworld"
     seed: int = 0
     easy: float = Field(default=0.0, ge=0, le=1)
+    reword: float = Field(default=0.0, ge=0, le=1)
 
 
 class StageRecipe(_Section):

@@ -19,12 +19,14 @@ from alpha_umi.errors import DataError, UserError
 from alpha_umi.toolworld import make_tasks, solve
 from alpha_umi.training.loop import GROUPS, Batch, Row, collate
 from alpha_umi.training.recipe import DataRecipe
-from alpha_umi.trajectory import AssistantMessage, Trajectory, read_jsonl
+from alpha_umi.training.reword import reword
+from alpha_umi.trajectory import AssistantMessage, Decision, Trajectory, read_jsonl
 from alpha_umi.transcript import IGNORED, Renderer, Transcript, Voice
 
-_WINDOW = 16
+WINDOW = 16
 """Steps whose rows are drawn together, sorted by length and dealt out, so that rows of a batch are equally long."""
 
+_SAMPLE = 32
 _CHUNK = 64
 _FADE = 0.35
 """Share of the global stage over which easy episodes fade out."""
@@ -94,6 +96,15 @@ def without_rationales(trajectory: Trajectory) -> Trajectory:
     return replace(trajectory, messages=tuple(messages))
 
 
+def _speaks(trajectory: Trajectory, voices: Iterable[Voice]) -> bool:
+    """Whether one of the voices writes anything: a quick look, before anything is rendered."""
+    turns = [m for m in trajectory.messages if isinstance(m, AssistantMessage) and m.decision is not None]
+    wanted = {"caller": Decision.CALL, "summarizer": Decision.FINISH}
+    return any(voice not in wanted or any(t.decision is wanted[voice] for t in turns) for voice in voices) and bool(
+        turns
+    )
+
+
 def make_row(transcript: Transcript, voices: Iterable[Voice]) -> Row | None:
     """A transcript as a row with the loss on these voices, cut after the last loss token; None if there is none."""
     labels = transcript.labels(voices)
@@ -125,6 +136,7 @@ class Batches:
         steps: Length of the stage, for fading out ``easy`` episodes.
         easy: Share of short episodes at the start.
         rationale_dropout: Share of rows rendered without rationales.
+        reword: Share of rows whose schemas' words are exchanged for others throughout.
     """
 
     source: Source
@@ -138,21 +150,32 @@ class Batches:
     steps: int = 0
     easy: float = 0.0
     rationale_dropout: float = 0.0
+    reword: float = 0.0
     rows_seen: int = 0
 
     def __post_init__(self) -> None:
         self._window: tuple[int, list[list[Row]]] = (-1, [])
-        sample = [len(row.ids) for index in range(32) if (row := self._row(self.first + index, 0.0)) is not None]
-        if not sample:
+        looked_at, tokens = self._sample()
+        if not tokens:
             raise UserError(
                 f"no trajectory of the data has a span of {', '.join(self.voices)} within {self.max_length} tokens; "
                 "raise max_length or check the data with `umi data inspect`"
             )
-        self._rows_a_window = max(_WINDOW, round(_WINDOW * self.batch_tokens / (sum(sample) / len(sample))))
+        self._rows_a_window = max(WINDOW, round(WINDOW * self.batch_tokens * looked_at / tokens))
+
+    def _sample(self) -> tuple[int, int]:
+        """How many trajectories were looked at, and the tokens of their rows: more than a few where few have one."""
+        tokens = 0
+        for number in range(max(_SAMPLE, self.source.size or 0)):
+            if number >= _SAMPLE and tokens:
+                return number, tokens
+            row = self._row(self.first + number, 0.0)
+            tokens += len(row.ids) if row is not None else 0
+        return max(_SAMPLE, self.source.size or 0), tokens
 
     def __call__(self, step: int) -> Batch:
         """The batch of this step; the same for the same step, whatever was asked for before."""
-        window, place = divmod(step, _WINDOW)
+        window, place = divmod(step, WINDOW)
         if self._window[0] != window:
             self._window = (window, self._deal(window))
         rows = self._window[1][place]
@@ -162,20 +185,20 @@ class Batches:
 
     def trajectories(self, steps: int) -> int:
         """How many trajectories ``steps`` steps take."""
-        return round(self._rows_a_window * steps / _WINDOW)
+        return round(self._rows_a_window * steps / WINDOW)
 
     def _deal(self, window: int) -> list[list[Row]]:
         """The window's rows, sorted by length and cut into batches of about equal area, in random order."""
         start = self.first + window * self._rows_a_window
-        easy = self._easy(window * _WINDOW)
+        easy = self._easy(window * WINDOW)
         rows = [row for i in range(self._rows_a_window) if (row := self._row(start + i, easy)) is not None]
-        extra = start
-        while len(rows) < _WINDOW:  # data in which few trajectories have a span of these voices
+        extra = start + self._rows_a_window - 1
+        while len(rows) < WINDOW:  # data in which few trajectories have a span of these voices
             extra += 1
             row = self._row(extra, easy)
             rows += [row] if row is not None else []
         rows.sort(key=lambda row: len(row.ids))
-        batches = _cut(rows, _WINDOW)
+        batches = _cut(rows, WINDOW)
         random.Random(f"deal/{self.seed}/{window}").shuffle(batches)
         return batches
 
@@ -184,8 +207,13 @@ class Batches:
 
     def _row(self, index: int, easy: float) -> Row | None:
         trajectory = self.source.get(index, easy)
+        if not _speaks(trajectory, self.voices):
+            return None
         if self.rationale_dropout and random.Random(f"drop/{self.seed}/{index}").random() < self.rationale_dropout:
             trajectory = without_rationales(trajectory)
+        rng = random.Random(f"reword/{self.seed}/{index}")
+        if rng.random() < self.reword:
+            trajectory = reword(trajectory, rng)
         transcript = self.renderer.render(trajectory)
         if len(transcript.ids) > self.max_length:
             transcript = transcript.cut(self.max_length)
