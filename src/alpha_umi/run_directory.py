@@ -23,6 +23,7 @@ from alpha_umi.trajectory import write_json
 from alpha_umi.transcript import ROLES, Renderer, Voice, Voices, add_markers, find_markers
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BACKBONE = "backbone"
@@ -190,19 +191,22 @@ def load_model(name: str) -> PreTrainedModel:
 
 
 def _from_pretrained(name: str, load: Callable[[], _T]) -> _T:
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
         return load()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"no model can be loaded from {name!r}: give a directory with safetensors or a hub id ({first})"
         ) from error
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, dtype: torch.dtype | None = None
+) -> None:
     """Saves weights (bf16 above 50 M parameters, else float32) and tokenizer; complete or not there at all."""
     import shutil
 
@@ -214,7 +218,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
     shutil.rmtree(partial, ignore_errors=True)
     large = sum(p.numel() for p in model.parameters()) > 50_000_000
     try:
-        torch.nn.Module.to(model, torch.bfloat16 if large else torch.float32)
+        torch.nn.Module.to(model, dtype or (torch.bfloat16 if large else torch.float32))
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         shutil.rmtree(directory, ignore_errors=True)

@@ -229,7 +229,7 @@ def test_what_is_no_finished_run_is_not_loaded(tiny: Tiny, tmp_path: Path):
         load_run(tmp_path)
     with pytest.raises(Killed):
         train(tiny(), kill_at("local/caller", 1))
-    with pytest.raises(RunDirectoryError, match=r"isn't finished \(local/caller, local/summarizer missing\)"):
+    with pytest.raises(RunDirectoryError, match=r"isn't finished \(caller, summarizer missing\)"):
         load_run(tmp_path / "run")
 
 

@@ -23,7 +23,7 @@ def open_source(specs: Sequence[str], query: str) -> ToolSource:
     if len(specs) != 1:
         raise UserError(f"--tools was given {len(specs)} times; one source at a time can be used")
     name, _, number = specs[0].partition(":")
-    if name != "toolworld" or not (number.isdigit() or not number):
+    if name != "toolworld" or not (number.isdecimal() or not number):
         raise UserError(f"--tools {specs[0]!r}: no such source; give toolworld, or toolworld:N for N tools")
     count = int(number or 5)
     if not 1 <= count <= 20:

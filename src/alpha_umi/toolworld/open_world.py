@@ -89,9 +89,8 @@ class OpenWorld:
         elif api.op == "compare":
             field = api.params[0].field
             known = {row.get(field.column) for row in rows}
-            rows += [
-                self._row(collection, {field.column: value}, 0) for value in arguments[field.name] if value not in known
-            ]
+            names = (value for value in arguments[field.name] if isinstance(value, str) and value not in known)
+            rows += [self._row(collection, {field.column: name}, 0) for name in dict.fromkeys(names)]
         elif api.op != "create" and find(api, rows, arguments) is None:
             rows.append(self._row(collection, {name: arguments[name] for name in api.keys if name in arguments}, 0))
 

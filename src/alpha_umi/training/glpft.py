@@ -305,7 +305,7 @@ def _append(path: Path, line: str) -> None:
 
 def _drop_torn_line(path: Path) -> None:
     """Takes away a last line that a kill or a full disk cut off, so that the next one stands on its own."""
-    if path.exists():
+    if path.is_file():
         data = path.read_bytes()
         if data and not data.endswith(b"\n"):
             os.truncate(path, data.rfind(b"\n") + 1)

@@ -1,9 +1,10 @@
 """Domain randomisation: a trajectory about other things, in the same shape.
 
-A few dozen tools seen thousands of times are soon known by heart, and what is known by heart isn't read. So a share of
-the training trajectories has the words of its schemas exchanged throughout: the first part of each tool's name (the
-collection) for an invented word, what the tools are about for other ordinary nouns. The instruction, rationales, calls,
-observations and answers change with them, so the trajectory stays right, and only reading the schema tells what to write.
+A few dozen tools seen thousands of times are soon known by heart, and what is known by heart isn't read. So a share
+of the training trajectories has the words of its schemas exchanged throughout: the first part of each tool's name (the
+collection) for an invented word, what the tools are about for other ordinary nouns. The instruction, rationales,
+calls, observations and answers change with them, so the trajectory stays right, and only reading the schema tells what
+to write.
 """
 
 from __future__ import annotations
@@ -18,7 +19,37 @@ from alpha_umi.trajectory import AssistantMessage, Message, Tool, Trajectory
 
 _WORD = re.compile(r"[A-Za-z]+")
 _KEPT = frozenset(
-    ["type", "object", "properties", "required", "string", "integer", "number", "boolean", "array", "items", "enum", "description", "name", "parameters", "id", "max", "min", "date", "time", "total", "results", "result", "status", "error", "true", "false", "null", "same", "fails"]
+    [
+        "type",
+        "object",
+        "properties",
+        "required",
+        "string",
+        "integer",
+        "number",
+        "boolean",
+        "array",
+        "items",
+        "enum",
+        "description",
+        "name",
+        "parameters",
+        "id",
+        "max",
+        "min",
+        "date",
+        "time",
+        "total",
+        "results",
+        "result",
+        "status",
+        "error",
+        "true",
+        "false",
+        "null",
+        "same",
+        "fails",
+    ]
 ) | frozenset((*VERBS, *LINKING))
 
 
