@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from alpha_umi.compute import probe_precision
 from alpha_umi.run_directory import load_model, load_tokenizer, save_model
@@ -85,7 +85,7 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
     saved = out / "tokenizer"
     if not (saved / "tokenizer.json").exists():
         new_tokenizer(recipe).save_pretrained(saved)
-    tokenizer = load_tokenizer(str(saved))
+    tokenizer = cast("PreTrainedTokenizerFast", load_tokenizer(str(saved)))
     model = new_model(recipe.shape, len(tokenizer), recipe.seed)
 
     def batches(step: int) -> Batch:
@@ -133,7 +133,8 @@ def base_card(facts: dict[str, Any]) -> str:
         "values, JSON, following references, restating facts. No tool, template or value of ToolWorld; no text of "
         "anybody else. The loss is on what can be known from the text before it, not on values drawn at random.", "",
         f"**Training.** {recipe['steps']} steps, {counts['tokens'] / 1e6:.1f} M tokens "
-        f"({counts['loss_tokens'] / 1e6:.1f} M in the loss), {counts['flops']:.3g} FLOPs, {counts['seconds'] / 60:.0f} minutes, forward passes in "
+        f"({counts['loss_tokens'] / 1e6:.1f} M in the loss), {counts['flops']:.3g} FLOPs, "
+        f"{counts['seconds'] / 60:.0f} minutes, forward passes in "
         f"{facts['precision']}, torch {facts['torch']}; mean loss of the last 100 steps {facts['loss']:.3f}. "
         "`umi train recipes/nano-base.yaml` makes it again.", "",
         "**Copying probe** on unseen documents, teacher-forced, first choice of the saved bf16 weights:", "",
