@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 GLOBAL_SHARE = 0.7
 """Of the training time; the local stage and its rival, stage 1 going on, have half of the rest each."""
 
+REWORDED = 0.5
+"""Share of trajectories whose schemas' words are exchanged, so that tools are read and not known by heart."""
+
 DEFAULT_MINUTES = 8.0
 SYSTEMS = ("umi", "single-multitask")
 _LEAST_MINUTES = 0.05
@@ -68,7 +71,7 @@ class Quickstart:
         global_minutes, local_minutes = self.minutes * GLOBAL_SHARE, self.minutes * (1 - GLOBAL_SHARE) / 2
         return _recipe({
             "task": "glpft", "system": "umi", "out": str(self.out), "seed": self.seed,
-            "data": {"seed": self.seed, "easy": 0.3},
+            "data": {"seed": self.seed, "easy": 0.3, "reword": REWORDED},
             "backbone": {} if self.from_scratch else NANO_BASE,
             "global_stage": {"minutes": global_minutes, "optimization": _optimization(5e-3, 0.5, 0.1)},
             "local_stage": {"minutes": local_minutes, "optimization": _optimization(1e-3, 0.9, 0.02)},
@@ -80,7 +83,7 @@ class Quickstart:
         a_step = umi.costs["global"]["flops"] / umi.budget["global"]
         return _recipe({
             "task": "glpft", "system": "single-multitask", "out": str(self.out / "single-multitask"), "seed": self.seed,
-            "data": {"seed": self.seed}, "backbone": str(self.out / BACKBONE),
+            "data": {"seed": self.seed, "reword": REWORDED}, "backbone": str(self.out / BACKBONE),
             "global_stage": {"steps": max(1, round(local / a_step)), "optimization": _optimization(1e-3, 0.9, 0.02)},
         })  # fmt: skip
 
