@@ -52,7 +52,9 @@ def test_a_recipe_that_is_not_there(umi: Umi, tmp_path: Path):
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
-def test_a_data_file_that_is_not_there(here: Umi, recipe: Path, trained: Path, tmp_path: Path, arguments: tuple[str, ...]):
+def test_a_data_file_that_is_not_there(
+    here: Umi, recipe: Path, trained: Path, tmp_path: Path, arguments: tuple[str, ...]
+):
     places = {"recipe": recipe, "run": trained, "nowhere": tmp_path / "nowhere.jsonl", "out": tmp_path / "out.jsonl"}
     refused(here(*(text.format(**places) for text in arguments)), "nowhere.jsonl", "no such file")
     assert not (tmp_path / "out.jsonl").exists()
@@ -64,7 +66,7 @@ def test_a_data_file_that_is_not_there(here: Umi, recipe: Path, trained: Path, t
         ("{not json", "not JSON"),
         ('{"messages": [{"role": "owner", "content": "x"}]}', "messages.0.role"),
         ('{"messages": [], "tool": []}', "tool"),
-        ('[1, 2]', "object"),
+        ("[1, 2]", "object"),
         ('{"messages": [{"role": "tool", "content": "x", "tool_call_id": "a"}]}', "which no turn made"),
     ],
 )
@@ -73,7 +75,11 @@ def test_a_malformed_line(here: Umi, recipe: Path, trained: Path, data: Path, tm
     bad.write_text("\n".join([*data.read_text(encoding="utf-8").splitlines()[:2], line, ""]), encoding="utf-8")
     refused(here("train", recipe, f"data.source={bad}"), "bad.jsonl, line 3: ", said)
     assert not (tmp_path / "run").exists(), "nothing is left half-written"
-    refused(here("eval", "static", "--model", trained, "--data", bad, "--json", tmp_path / "o.json"), "bad.jsonl, line 3: ", said)
+    refused(
+        here("eval", "static", "--model", trained, "--data", bad, "--json", tmp_path / "o.json"),
+        "bad.jsonl, line 3: ",
+        said,
+    )
     assert not (tmp_path / "o.json").exists()
 
 
@@ -86,7 +92,9 @@ def test_a_malformed_line(here: Umi, recipe: Path, trained: Path, data: Path, tm
         ({"name": 7, "parameters": {}}, "non-empty string 'name'"),
     ],
 )
-def test_a_tools_list_with_a_broken_schema(here: Umi, recipe: Path, data: Path, tmp_path: Path, function: Any, said: str):
+def test_a_tools_list_with_a_broken_schema(
+    here: Umi, recipe: Path, data: Path, tmp_path: Path, function: Any, said: str
+):
     record = json.loads(data.read_text(encoding="utf-8").splitlines()[0])
     record["tools"].append({"type": "function", "function": function})
     (tmp_path / "bad.jsonl").write_text("\n" + json.dumps(record) + "\n", encoding="utf-8")
@@ -141,7 +149,9 @@ def test_no_minutes_for_the_quickstart(here: Umi, tmp_path: Path, minutes: str):
     assert not (tmp_path / "q").exists()
 
 
-@pytest.mark.parametrize("source", ["toolworlds", "openapi", "toolworld:x", "toolworld:0", "toolworld:99", "toolworld:²", ""])
+@pytest.mark.parametrize(
+    "source", ["toolworlds", "openapi", "toolworld:x", "toolworld:0", "toolworld:99", "toolworld:²", ""]
+)
 def test_an_unknown_tools_source(here: Umi, trained: Path, source: str):
     refused(here("run", "Find it.", "--model", trained, "--tools", source), f"--tools {source!r}")
 
@@ -172,7 +182,12 @@ def test_another_recipe_for_a_directory_in_use(here: Umi, trained: Path, recipe:
 
 
 def test_what_the_command_line_does_not_know(here: Umi):
-    for arguments in (("fly",), ("run", "x"), ("quickstart", "--minutes", "soon"), ("quickstart", "--instructions", "0")):
+    for arguments in (
+        ("fly",),
+        ("run", "x"),
+        ("quickstart", "--minutes", "soon"),
+        ("quickstart", "--instructions", "0"),
+    ):
         done = here(*arguments)
         assert done.code == 2
         assert "Traceback" not in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from alpha_umi.evaluation import toolworld_suite
+from alpha_umi.evaluation.static import StaticPredictions
+from alpha_umi.evaluation.toolworld_suite import Suite, evaluate_static
 from alpha_umi.toolworld import SPLITS
 from alpha_umi.trajectory import Trajectory
 from tests.integration.conftest import Done
@@ -32,7 +36,7 @@ def out(umi: Umi, arguments: list[str]) -> Path:
     assert "One instruction, solved" in done.out
     assert "report.md" in done.out
     for role in ("planner", "caller", "summarizer"):
-        assert f"umi local/{role}" in done.out
+        assert f"umi local/{role}:" in done.out
     return Path(arguments[-1])
 
 
@@ -108,26 +112,37 @@ def test_the_same_command_again_reuses_everything(umi: Umi, out: Path, arguments
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert again["systems"] == report["systems"]
-    assert "static I1-Inst" not in done.out and "local/planner" not in done.out
+    assert "umi static I1-Inst:" not in done.out
+    assert "umi local/planner:" not in done.out
 
 
-def test_other_minutes_in_the_same_directory_are_refused(umi: Umi, out: Path, arguments: list[str]):
+def test_other_minutes_in_the_same_directory_are_refused(here: Umi, out: Path, arguments: list[str]):
     again = ["0.2" if text == "0.1" else text for text in arguments]
-    done = umi(*again)
+    done = here(*again)
     assert done.code == 2
     assert "another recipe (different: global_stage, local_stage)" in done.err
 
 
-def test_other_instructions_are_evaluated_and_not_taken_from_the_first_run(umi: Umi, out: Path, arguments: list[str]):
-    again = ["1" if text == "2" else text for text in arguments]
-    assert umi(*again).code == 0
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    assert report["systems"]["umi"]["live"]["I1-Inst"]["episodes"] == 1
+def test_figures_of_other_instructions_are_not_taken_for_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    computed: list[int] = []
+
+    def predictions(engine: object, gold: list[Trajectory], **more: object) -> StaticPredictions:
+        computed.append(len(gold))
+        return StaticPredictions()
+
+    monkeypatch.setattr(toolworld_suite, "static_predictions", predictions)
+    monkeypatch.setattr(toolworld_suite, "static_scores", lambda run, seed: {"seed": seed})
+    engine: Any = None
+    for suite in (Suite({"I1-Inst": 2}), Suite({"I1-Inst": 2}), Suite({"I1-Inst": 3}), Suite({"I1-Inst": 3}, seed=1)):
+        scores = evaluate_static(engine, suite, tmp_path, lambda name, done, total: None)
+        assert scores == {"I1-Inst": {"seed": suite.seed}}
+    assert computed == [2, 3, 3]
 
 
-@pytest.mark.parametrize("folder", ["", "single-multitask"])
-def test_a_query_is_answered_with_one_json_object(umi: Umi, out: Path, folder: str):
-    done = umi("run", "Find hotels in Velora and book the first.", "--model", out / folder, "--tools", "toolworld", "--json")
+@pytest.mark.parametrize("folder", [".", "single-multitask"])
+def test_a_query_is_answered_with_one_json_object(here: Umi, out: Path, folder: str):
+    query = "Find hotels in Velora and book the first."
+    done = here("run", query, "--model", out / folder, "--tools", "toolworld", "--json")
     assert done.code == 0, done.err
     assert done.out.count("\n") == 1
     outcome = json.loads(done.out)
@@ -139,8 +154,8 @@ def test_a_query_is_answered_with_one_json_object(umi: Umi, out: Path, folder: s
     assert len(outcome["trajectory"]["tools"]) == 5
 
 
-def test_a_query_is_solved_before_the_readers_eyes(umi: Umi, out: Path):
-    done = umi("run", "Find hotels in Velora.", "--model", out, "--tools", "toolworld:3")
+def test_a_query_is_solved_before_the_readers_eyes(here: Umi, out: Path):
+    done = here("run", "Find hotels in Velora.", "--model", out, "--tools", "toolworld:3")
     assert done.code == 0, done.err
     assert "planner" in done.out
     assert "stop" in done.out or "summarizer" in done.out
@@ -158,8 +173,10 @@ def test_live_figures_are_written(umi: Umi, out: Path, tmp_path: Path):
     assert (tmp_path / "traces" / "live-I2-Inst-failures.md").exists()
 
 
-def test_static_figures_are_written(umi: Umi, out: Path, tmp_path: Path):
-    done = umi("eval", "static", "--model", out, "--data", "toolworld", "--instructions", 1, "--json", tmp_path / "s.json")
+def test_static_figures_are_written(here: Umi, out: Path, tmp_path: Path):
+    done = here(
+        "eval", "static", "--model", out, "--data", "toolworld", "--instructions", 1, "--json", tmp_path / "s.json"
+    )
     assert done.code == 0, done.err
     splits = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["splits"]
     assert set(splits) == set(SPLITS)
@@ -169,9 +186,16 @@ def test_static_figures_are_written(umi: Umi, out: Path, tmp_path: Path):
     assert "I1-Inst" in done.out
 
 
-@pytest.mark.parametrize("given", ["", "\n", "Find hotels in Velora.\nAnd in Tamiro?\n\n", "Find hotels in Velora."])
-def test_one_can_talk_with_it(umi: Umi, out: Path, given: str):
-    done = umi("chat", "--model", out, "--tools", "toolworld", given=given)
+def test_one_can_talk_with_it(umi: Umi, out: Path):
+    done = umi("chat", "--model", out, "--tools", "toolworld", given="Find hotels in Velora.\nAnd in Tamiro?\n\n")
     assert done.code == 0, done.err
-    assert "Traceback" not in done.err
+    assert done.out.count("you") == 3
+    assert "planner" in done.out
+
+
+@pytest.mark.parametrize("given", ["", "\n", "Find hotels in Velora."], ids=["nothing", "an empty line", "one line"])
+def test_a_conversation_ends_with_its_input(here: Umi, out: Path, given: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(given))
+    done = here("chat", "--model", out, "--tools", "toolworld")
+    assert done.code == 0, done.err
     assert ("planner" in done.out) == bool(given.strip())

@@ -55,7 +55,14 @@ def test_paper_data_is_converted_trained_on_and_evaluated(umi: Umi, recipe: Path
     assert "trained:" in done.out
 
     done = umi(
-        "eval", "static", "--model", tmp_path / "run", "--data", tmp_path / "tb.jsonl", "--json", tmp_path / "figures.json"
+        "eval",
+        "static",
+        "--model",
+        tmp_path / "run",
+        "--data",
+        tmp_path / "tb.jsonl",
+        "--json",
+        tmp_path / "figures.json",
     )
     assert done.code == 0, done.err
     paper = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["paper"]

@@ -26,7 +26,9 @@ def test_help_takes_less_than_a_second():
     assert seconds[1] - seconds[0] < 1.0
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["eval", "live"], ["data", "convert"]], ids=lambda a: " ".join(a) or "umi")
+@pytest.mark.parametrize(
+    "arguments", [[], ["train"], ["eval", "live"], ["data", "convert"]], ids=lambda a: " ".join(a) or "umi"
+)
 def test_help_imports_nothing_heavy(arguments: list[str]):
     program = (
         "import sys, atexit\n"

@@ -188,7 +188,9 @@ def test_a_run_can_be_moved_and_go_on(tiny: Tiny, tmp_path: Path):
     assert len(info.done) == 4
 
 
-def test_other_data_under_the_same_name_is_refused(tiny: Tiny, data: Path, trajectories: list[Trajectory], tmp_path: Path):
+def test_other_data_under_the_same_name_is_refused(
+    tiny: Tiny, data: Path, trajectories: list[Trajectory], tmp_path: Path
+):
     mine = tmp_path / "mine.jsonl"
     shutil.copy(data, mine)
     with pytest.raises(Killed):
@@ -207,9 +209,9 @@ def edit(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_a_run_of_another_renderer_is_neither_used_nor_gone_on_with(tiny: Tiny, tmp_path: Path):
     train(tiny("single-multitask"))
     edit(tmp_path / "run", lambda content: content["renderer"].update(fingerprint="0123456789abcdef"))
-    with pytest.raises(RunDirectoryError, match="another renderer or tokenizer .0123456789abcdef"):
+    with pytest.raises(RunDirectoryError, match=r"another renderer or tokenizer .0123456789abcdef"):
         load_run(tmp_path / "run")
-    with pytest.raises(RunDirectoryError, match="another renderer or tokenizer .0123456789abcdef"):
+    with pytest.raises(RunDirectoryError, match=r"another renderer or tokenizer .0123456789abcdef"):
         train(tiny("single-multitask"))
 
 
@@ -237,7 +239,7 @@ def test_a_damaged_model_is_named(tiny: Tiny, tmp_path: Path):
     train(tiny("single-multitask"))
     file = tmp_path / "run" / "backbone" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(UserError, match="no model can be loaded from '.*backbone'"):
+    with pytest.raises(UserError, match=r"no model can be loaded from '.*backbone'"):
         load_run(tmp_path / "run")
 
 
@@ -355,7 +357,7 @@ def test_weights_that_do_not_fit_are_a_sentence_too(tiny: Tiny, tmp_path: Path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
-    with pytest.raises(UserError, match="can't write .*backbone: No space left on device"):
+    with pytest.raises(UserError, match=r"can't write .*backbone: No space left on device"):
         train(tiny())
     monkeypatch.undo()
     assert train(tiny()).done[0] == "global"
@@ -390,7 +392,9 @@ def test_a_qwen3_checkpoint_takes_the_same_path(tiny: Tiny, tmp_path: Path, qwen
     for model in run.models.values():
         assert type(model).__name__ == "Qwen3ForCausalLM"
     start = weights(Path(qwen3))
-    changed = [name for name, tensor in weights(tmp_path / "run" / "backbone").items() if not torch.equal(tensor, start[name])]
+    changed = [
+        name for name, tensor in weights(tmp_path / "run" / "backbone").items() if not torch.equal(tensor, start[name])
+    ]
     assert len(changed) == len(start)
 
 
@@ -409,7 +413,9 @@ def unmarked(tmp_path: Path) -> str:
     """A GPT-2 whose tokenizer has no chat format."""
     tokenizer = without_markers()
     torch.manual_seed(1)
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=1024, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=1024, bos_token_id=0, eos_token_id=0
+    )
     return save(GPT2LMHeadModel(config), tokenizer, tmp_path / "gpt2")
 
 
@@ -426,7 +432,9 @@ def test_new_embeddings_are_the_same_in_every_run(tiny: Tiny, tmp_path: Path, un
     """A run that is killed before its first checkpoint starts again from the same weights."""
     for name in ("a", "b"):
         torch.manual_seed(ord(name))
-        recipe = tiny("single-multitask", out=str(tmp_path / name), backbone=unmarked, max_length=1024, batch_tokens=1024)
+        recipe = tiny(
+            "single-multitask", out=str(tmp_path / name), backbone=unmarked, max_length=1024, batch_tokens=1024
+        )
         train(recipe)
     assert last_losses(tmp_path / "a") == last_losses(tmp_path / "b")
 
@@ -434,7 +442,7 @@ def test_new_embeddings_are_the_same_in_every_run(tiny: Tiny, tmp_path: Path, un
 def test_a_backbone_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no model can be loaded from '.*empty'"):
+    with pytest.raises(UserError, match=r"no model can be loaded from '.*empty'"):
         train(tiny(backbone=str(tmp_path / "empty")))
 
 
@@ -449,4 +457,7 @@ def test_infos_that_were_saved_read_back(tiny: Tiny, tmp_path: Path):
     info = train(tiny("single"))
     assert read_info(tmp_path / "run") == info
     assert isinstance(info, RunInfo)
-    assert info.versions["torch"] == torch.__version__ or info.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert (
+        info.versions["torch"] == torch.__version__
+        or info.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    )

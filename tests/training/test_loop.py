@@ -177,7 +177,11 @@ def test_going_on_from_a_checkpoint_is_the_same_bit_for_bit(tmp_path: Path, opti
     straight.train(whole.append)
 
     parts: list[StepReport] = []
-    for stop, seed in ((3, 0), (7, 1), (9, 2)):  # a new process would start from other weights: none of them may survive
+    for stop, seed in (
+        (3, 0),
+        (7, 1),
+        (9, 2),
+    ):  # a new process would start from other weights: none of them may survive
         part = trainer(model(seed), optimizer, 9, tmp_path / "parts")
         part.train(parts.append, stop_at=stop)
         part.save()
@@ -236,7 +240,7 @@ def test_the_old_checkpoint_stays_until_the_new_one_is_complete(tmp_path: Path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("alpha_umi.training.loop.write_json", full)
-    with pytest.raises(UserError, match="can't write a checkpoint to .*No space left"):
+    with pytest.raises(UserError, match=r"can't write a checkpoint to .*No space left"):
         one.save()
     monkeypatch.undo()
     again = trainer(model(1), "adamw", 8, tmp_path)
@@ -273,7 +277,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, damage: Callab
     one.train(stop_at=2)
     one.save()
     damage(tmp_path / "checkpoint-0000002" / name)
-    with pytest.raises(RunDirectoryError, match="checkpoint-0000002 can't be read .*remove it"):
+    with pytest.raises(RunDirectoryError, match=r"checkpoint-0000002 can't be read .*remove it"):
         trainer(model(), "muon", 8, tmp_path).train()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -20,7 +22,7 @@ def test_the_rate_rises_stays_and_falls():
     curve = [rate(step, 100, settings) for step in range(100)]
     assert curve[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert curve[10:60] == [1.0] * 50
-    assert all(a > b for a, b in zip(curve[60:], curve[61:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(curve[60:]))
     assert curve[-1] == pytest.approx(0.1 + 0.9 / 40)
 
 
@@ -37,7 +39,7 @@ def test_the_rate_never_leaves_its_bounds(steps: int, warmup: float, decay: floa
 def test_the_rate_falls_after_the_warm_up_and_never_rises_again(steps: int, decay: float, final: float):
     settings = Optimization(warmup=0, decay=decay, final=final)
     curve = [rate(step, steps, settings) for step in range(steps)]
-    assert all(a >= b for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(curve))
 
 
 def owners(settings: Optimization, model: torch.nn.Module) -> dict[str, list[str]]:
@@ -93,5 +95,7 @@ def test_each_group_keeps_its_own_peak():
 
 def test_only_matrices_decay():
     settings = Optimization(optimizer="muon", weight_decay=0.3)
-    decays = {type(o).__name__: o.param_groups[0]["weight_decay"] for o in make_optimizers(new_model(SHAPE, 300, 0), settings)}
+    decays = {
+        type(o).__name__: o.param_groups[0]["weight_decay"] for o in make_optimizers(new_model(SHAPE, 300, 0), settings)
+    }
     assert decays == {"Muon": 0.3, "AdamW": 0.0}

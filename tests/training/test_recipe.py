@@ -56,7 +56,7 @@ def test_an_unknown_key_is_named_with_what_was_perhaps_meant(content: dict[str, 
 
 
 def test_an_unknown_key_like_no_other_comes_with_all_there_are():
-    with pytest.raises(RecipeError, match="unknown key 'zzzzzz'; known keys: .*batch_tokens"):
+    with pytest.raises(RecipeError, match=r"unknown key 'zzzzzz'; known keys: .*batch_tokens"):
         parse_recipe(glpft(zzzzzz=1))
 
 

@@ -41,13 +41,17 @@ def source(trajectories: list[Trajectory]) -> Source:
     return Source(lambda index, easy: trajectories[index % len(trajectories)], "test", len(trajectories))
 
 
-def batches(renderer: Renderer, data: list[Trajectory] | Source, voices: tuple[Role, ...] = ROLES, **more: object) -> Batches:
+def batches(
+    renderer: Renderer, data: list[Trajectory] | Source, voices: tuple[Role, ...] = ROLES, **more: object
+) -> Batches:
     given = data if isinstance(data, Source) else source(data)
     return Batches(given, renderer, voices, **{"batch_tokens": 1024, "max_length": 512, **more})  # pyright: ignore
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("ids", "select", "targets", "group", "weight"))
+    return all(
+        torch.equal(getattr(a, name), getattr(b, name)) for name in ("ids", "select", "targets", "group", "weight")
+    )
 
 
 # ---- where trajectories come from
@@ -171,7 +175,9 @@ def test_the_first_trajectory_can_be_another(renderer: Renderer):
 
 
 @pytest.mark.parametrize("voices", [("planner",), ("caller",), ("summarizer",), ROLES])
-def test_the_loss_is_on_the_wanted_voices_alone(renderer: Renderer, trajectories: list[Trajectory], voices: tuple[Role, ...]):
+def test_the_loss_is_on_the_wanted_voices_alone(
+    renderer: Renderer, trajectories: list[Trajectory], voices: tuple[Role, ...]
+):
     for trajectory in trajectories:
         transcript = renderer.render(trajectory)
         row = make_row(transcript, voices)

@@ -49,7 +49,7 @@ def static_scores(predictions: StaticPredictions, seed: int = 0) -> dict[str, An
 def evaluate_static(
     engine: Engine, suite: Suite, folder: Path | None, on_progress: OnProgress
 ) -> dict[str, dict[str, Any]]:
-    """Static metrics of each split; a split that is in ``folder`` already isn't computed again."""
+    """Static metrics of each split; what ``folder`` has of the same instructions isn't computed again."""
 
     def one(split: str, count: int) -> dict[str, Any]:
         gold = [solve(task) for task in make_tasks(split, count, suite.seed)]
@@ -59,7 +59,7 @@ def evaluate_static(
         return static_scores(run, suite.seed)
 
     return {
-        split: _kept(folder, f"static-{split}", lambda s=split, c=count: one(s, c))
+        split: _kept(folder, f"static-{split}", count, suite.seed, lambda s=split, c=count: one(s, c))
         for split, count in suite.instructions.items()
     }
 
@@ -80,7 +80,7 @@ def evaluate_live(
         return live_scores(results, suite.seed).to_json()
 
     return {
-        split: _kept(folder, f"live-{split}", lambda s=split, c=count: one(s, c))
+        split: _kept(folder, f"live-{split}", count, suite.seed, lambda s=split, c=count: one(s, c))
         for split, count in suite.instructions.items()
     }
 
@@ -98,12 +98,18 @@ def _write_episodes(folder: Path, split: str, results: Sequence[EpisodeResult]) 
         file.write(failures_markdown(results))
 
 
-def _kept(folder: Path | None, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _kept(
+    folder: Path | None, name: str, count: int, seed: int, compute: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What the folder has of these instructions, or what is computed and kept there."""
     if folder is None:
         return compute()
     path = folder / f"{name}.json"
+    suite = {"instructions": count, "seed": seed}
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.get("suite") == suite:
+            return kept["scores"]
     scores = compute()
-    write_json(path, scores)
+    write_json(path, {"suite": suite, "scores": scores})
     return scores
