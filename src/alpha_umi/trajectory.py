@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -415,7 +415,9 @@ def read_jsonl(path: str | Path) -> Iterator[Trajectory]:
             for number, data in enumerate(file, 1):  # noqa: B007 (the handlers name it)
                 line = data.decode("utf-8")
                 if line.strip():
-                    yield Trajectory.from_json(line)
+                    trajectory = Trajectory.from_json(line)
+                    _check_schemas(trajectory.tools)
+                    yield trajectory
     except FileNotFoundError as error:
         raise DataError(path, "no such file") from error
     except UnicodeDecodeError as error:
@@ -426,6 +428,26 @@ def read_jsonl(path: str | Path) -> Iterator[Trajectory]:
         raise DataError(path, f"can't be read: {error.strerror}") from error
     except ValueError as error:
         raise DataError(path, str(error), number) from error
+
+
+def _check_schemas(tools: Iterable[Tool]) -> None:
+    for number, tool in enumerate(tools):
+        problem = schema_problem(tool.schema)
+        if problem is not None:
+            raise ValueError(f"tools.{number} ({tool.name}): {problem}")
+
+
+@lru_cache(maxsize=4096)
+def schema_problem(schema: str) -> str | None:
+    """What is wrong with the ``parameters`` of a tool's schema as a JSON Schema (draft 2020-12), or None."""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(Tool(schema).parameters)
+    except SchemaError as error:
+        where = ".".join(str(part) for part in error.absolute_path)
+        return f"'parameters{'.' + where if where else ''}' is no JSON Schema: {error.message[:200]}"
+    return None
 
 
 def write_jsonl(path: str | Path, trajectories: Iterable[Trajectory]) -> int:

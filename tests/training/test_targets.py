@@ -238,6 +238,16 @@ def test_some_trajectories_come_without_their_rationales(renderer: Renderer):
     assert all("Next: Caller" in text for text in texts)
 
 
+def test_a_planner_never_learns_to_leave_its_rationale_out(renderer: Renderer):
+    some = batches(renderer, [asked(n) for n in range(100)], rationale_dropout=0.3)
+    for step in range(16):
+        batch = some(step)
+        for ids, select in zip(batch.ids, batch.select, strict=True):
+            if "I look for it." not in renderer.tokenizer.decode(ids.tolist()):
+                learned = renderer.tokenizer.decode(ids[1:][select[:-1]].tolist())
+                assert "Next:" not in learned and '"name"' in learned
+
+
 def test_dropping_rationales_leaves_everything_else(renderer: Renderer):
     one = asked(1)
     thinking = AssistantMessage("Let me think.")

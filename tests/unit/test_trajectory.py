@@ -349,3 +349,17 @@ def test_a_full_disk_is_a_user_error(tmp_path: Path) -> None:
 def test_a_json_document_is_readable_and_ends_in_a_line_break(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"name": "α"})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "name": "α"\n}\n'
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ['{"type": "thing"}', '{"type": "object", "properties": ["a"]}', '{"type": "object", "required": "a"}'],
+)
+def test_a_file_whose_tools_have_a_broken_schema_is_refused_by_line(tmp_path: Path, parameters: str):
+    tool = '{"type": "function", "function": {"name": "f", "parameters": %s}}'
+    good = '{"tools": [%s], "messages": []}\n' % (tool % '{"type": "object"}')
+    bad = '{"tools": [%s], "messages": []}\n' % (tool % parameters)
+    path = tmp_path / "data.jsonl"
+    path.write_text(good + bad)
+    with pytest.raises(DataError, match=r"line 2: tools\.0 \(f\): 'parameters.*no JSON Schema"):
+        list(read_jsonl(path))

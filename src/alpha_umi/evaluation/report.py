@@ -148,7 +148,7 @@ def _provenance(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _totals(report: Mapping[str, Any]) -> Iterator[str]:
-    for key, title in (("seconds", "Seconds"), ("tokens", "Tokens")):
+    for key, title in (("seconds_by_part", "Seconds"), ("tokens", "Tokens trained on")):
         if report.get(key) is not None:
             rows = [f"| {name or 'all'} | {_number(value)} |" for name, value in _flat(report[key])]
             yield f"## {title}\n\n| | |\n| --- | ---: |\n" + "\n".join(rows)

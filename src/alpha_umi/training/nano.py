@@ -82,6 +82,9 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
     import torch
 
     out = Path(recipe.out)
+    base = out / "base"
+    if (base / "training.json").exists():
+        return base
     saved = out / "tokenizer"
     if not (saved / "tokenizer.json").exists():
         new_tokenizer(recipe).save_pretrained(saved)
@@ -105,7 +108,6 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
         on_step(report)
 
     trainer.train(remember)
-    base = out / "base"
     save_model(model, tokenizer, base, torch.bfloat16)
     probe = copying_probe(load_model(str(base)), tokenizer)
     facts: dict[str, Any] = {

@@ -209,15 +209,18 @@ class Batches:
         trajectory = self.source.get(index, easy)
         if not _speaks(trajectory, self.voices):
             return None
-        if self.rationale_dropout and random.Random(f"drop/{self.seed}/{index}").random() < self.rationale_dropout:
-            trajectory = without_rationales(trajectory)
+        voices: Sequence[Voice] = self.voices
+        others: list[Voice] = [voice for voice in voices if voice not in ("planner", "assistant")]
+        if others and random.Random(f"drop/{self.seed}/{index}").random() < self.rationale_dropout:
+            # a history without rationales is to be read, not to be written: the planner learns nothing from it
+            trajectory, voices = without_rationales(trajectory), others
         rng = random.Random(f"reword/{self.seed}/{index}")
         if rng.random() < self.reword:
             trajectory = reword(trajectory, rng)
         transcript = self.renderer.render(trajectory)
         if len(transcript.ids) > self.max_length:
             transcript = transcript.cut(self.max_length)
-        return make_row(transcript, self.voices)
+        return make_row(transcript, voices)
 
 
 def _cut(rows: list[Row], parts: int) -> list[list[Row]]:
