@@ -100,7 +100,7 @@ class Api:
         params: Parameters in schema order.
         gives: Columns or keys of the observation.
         ask: Phrases of a request; noun phrases if the operation reads, verb phrases if it writes.
-        answer: Template of the sentence that reports the result.
+        answer: A sentence that reports the result; its slots are the facts that an answer must hold.
         collection: The collection that offers it.
         table: The collection whose table it acts on; another one than ``collection`` for some mirrors.
         category: The category.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from alpha_umi.errors import ToolError
@@ -65,7 +64,6 @@ class _Run:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._world = World(task)
-        self._rng = Random(f"{task.seed} wording")
         self._apis = load_catalogue().apis
         self._messages: list[Message] = [UserMessage(task.instruction)]
         self._done: dict[int, _Call] = {}
@@ -78,7 +76,7 @@ class _Run:
             if self._task.missing is not None:
                 facts = self._ask()
             elif self._task.kind == "impossible":
-                self._give_up(*wording.impossible(self._rng, self._requested(), self._task.requests))
+                self._give_up(*wording.impossible(self._requested(), self._task.requests))
             else:
                 facts = self._work()
         except _GaveUp:
@@ -97,7 +95,8 @@ class _Run:
             api = self._apis[step.tool]
             lacking = [param for param in api.params if param.name == name and param.required]
             if lacking and name not in step.arguments:
-                rationale, question = wording.missing(self._rng, api, lacking[0].field)
+                given = {n: v for n, v in step.arguments.items() if not isinstance(v, Ref)}
+                rationale, question = wording.missing(api, lacking[0].field, given)
                 self._messages.append(AssistantMessage(rationale, content=question))
                 return ((name, name.replace("_", " "), lacking[0].field.words),)
         raise ValueError(f"task {self._task.id}: no step lacks {name!r}")
@@ -113,15 +112,11 @@ class _Run:
             if not all(self._can_start(step) for step in steps.values()):
                 break
             calls = {i: _Call(self._apis[s.tool], self._resolved(s)) for i, s in steps.items()}
-            self._turn(
-                list(calls.values()), self._said(last) + wording.plan(self._rng, *_parts(calls.values()), not last)
-            )
+            self._turn(list(calls.values()), self._said(last) + wording.plan(*_parts(calls.values()), not last))
             last = [self._recovered(call) for call in calls.values()]
             self._done |= dict(zip(calls, last, strict=True))
         answers = [wording.answer(c.api, c.arguments, c.observation) for c in self._done.values()]
-        rationale = self._said(last) + wording.finished(
-            self._rng, any(wording.is_empty(call.observation) for call in last)
-        )
+        rationale = self._said(last) + wording.finished(any(wording.is_empty(call.observation) for call in last))
         self._messages.append(AssistantMessage(rationale, content=" ".join(answers)))
         return tuple(fact for call in self._done.values() for fact in _facts(call))
 
@@ -163,18 +158,18 @@ class _Run:
         if call.fault is None:
             return call
         if call.fault.kind in TRANSIENT:
-            self._turn([call], wording.retry(self._rng, call.api, call.arguments, call.fault.kind))
+            self._turn([call], wording.retry(call.api, call.arguments, call.fault.kind))
             if call.fault is None:
                 return call
         kind = call.fault.kind
         other = load_catalogue().mirrors.get(call.api.name)
         if other is None or other.name not in {tool.name for tool in self._task.tools}:
-            self._give_up(*wording.blocked(self._rng, call.api, kind))
+            self._give_up(*wording.blocked(call.api, kind))
             raise AssertionError("unreachable")
         replacement = _Call(other, call.arguments)
-        self._turn([replacement], wording.alternative(self._rng, call.api, other, call.arguments, kind))
+        self._turn([replacement], wording.alternative(call.api, other, call.arguments, kind))
         if replacement.fault is not None:
-            self._give_up(*wording.blocked(self._rng, other, replacement.fault.kind))
+            self._give_up(*wording.blocked(other, replacement.fault.kind))
         return replacement
 
 

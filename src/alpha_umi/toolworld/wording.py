@@ -1,14 +1,17 @@
-"""What the oracle writes: rationales that carry the plan, answers, questions and refusals, in a few variants each."""
+"""What the oracle writes: rationales that carry the plan, answers, questions and refusals.
+
+Each is composed from the state: which tool, which arguments, what came of the last call. Nothing in the wording is left
+to chance, so a small model need not learn what can't be known.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from random import Random
 from typing import Any
 
 from alpha_umi.toolworld.catalogue import SLOT, WRITING, Api, Field
-from alpha_umi.toolworld.grammar import fill, imperative, segments, spoken
+from alpha_umi.toolworld.grammar import imperative, spoken
 
 NEGATIONS = ("no", "not", "none", "nothing")
 _FAILED = {
@@ -34,22 +37,16 @@ def is_empty(observation: Observation) -> bool:
 
 def needs(arguments: Arguments) -> str:
     """Arguments as a rationale restates them: ``hotel Tamiro and date 2026-03-14``."""
-    parts = [f"{name} {_plain(value)}" for name, value in arguments.items()]
-    *first, last = parts
-    return f"{', '.join(first)} and {last}" if first else last
+    return _joined([f"{name} {_plain(value)}" for name, value in arguments.items()])
 
 
-def plan(rng: Random, apis: Sequence[Api], arguments: Sequence[Arguments], at_start: bool) -> str:
+def plan(apis: Sequence[Api], arguments: Sequence[Arguments], at_start: bool) -> str:
     """Which calls come next and with which arguments."""
     if len(apis) > 1:
-        calls = "; ".join(f"{a.name} with {needs(v)}" for a, v in zip(apis, arguments, strict=True))
-        return rng.choice((f"The user wants it at once: {calls}.", f"I can do this at once: {calls}."))
-    api, goal, values = apis[0], lowered(apis[0].about), needs(arguments[0])
-    if at_start:
-        return rng.choice(
-            (f"The user wants to {goal}. {api.name} needs {values}.", f"To {goal}, {api.name} needs {values}.")
-        )
-    return rng.choice((f" Next, to {goal}, {api.name} needs {values}.", f" Then {goal}: {api.name} needs {values}."))
+        calls = "; ".join(f"{a.name} needs {needs(v)}" for a, v in zip(apis, arguments, strict=True))
+        return f"The user wants it at once. {calls}."
+    goal = f"{lowered(apis[0].about)}. {apis[0].name} needs {needs(arguments[0])}."
+    return f"The user wants to {goal}" if at_start else f" Next, {goal}"
 
 
 def outcome(results: Sequence[tuple[Api, Observation]]) -> str:
@@ -74,29 +71,24 @@ def _plain(value: Any) -> str:
     return spoken(value)
 
 
-def finished(rng: Random, empty: bool) -> str:
+def finished(empty: bool) -> str:
     """Why the user gets an answer now."""
-    if empty:
-        return rng.choice((" I tell the user so.", " So I can only say that."))
-    return rng.choice((" Everything asked is known.", " So I can answer."))
+    return " I tell the user so." if empty else " So I can answer."
 
 
-def retry(rng: Random, api: Api, arguments: Arguments, kind: str) -> str:
+def retry(api: Api, arguments: Arguments, kind: str) -> str:
     """Why the same call is made again."""
-    again = rng.choice(("I try it once more", "I call it again"))
-    return f"{api.name} {_FAILED[kind]}, so {again} with {needs(arguments)}."
+    return f"{api.name} {_FAILED[kind]}, so I call it again. {api.name} needs {needs(arguments)}."
 
 
-def alternative(rng: Random, api: Api, other: Api, arguments: Arguments, kind: str) -> str:
+def alternative(api: Api, other: Api, arguments: Arguments, kind: str) -> str:
     """Why another tool is called in its place."""
-    link = rng.choice(("but", "and"))
-    return f"{_failure(api, kind)}, {link} {other.name} does the same. It needs {needs(arguments)}."
+    return f"{_failure(api, kind)}, but {other.name} does the same. {other.name} needs {needs(arguments)}."
 
 
-def blocked(rng: Random, api: Api, kind: str) -> tuple[str, str]:
+def blocked(api: Api, kind: str) -> tuple[str, str]:
     """Why nothing helps, and what the user is told."""
-    end = rng.choice(("so I give up", "so I have to stop"))
-    rationale = f"{_failure(api, kind)} and no other tool does the same, {end}."
+    rationale = f"{_failure(api, kind)} and no other tool does the same, so I give up."
     return rationale, f"Sorry, {api.name} {_FAILED[kind]}, so I could not {lowered(api.about)}."
 
 
@@ -104,21 +96,20 @@ def _failure(api: Api, kind: str) -> str:
     return f"{api.name} {_FAILED[kind]}" + ("" if kind == "not_authorised" else " again")
 
 
-def impossible(rng: Random, apis: Sequence[Api], requests: Sequence[str]) -> tuple[str, str]:
+def impossible(apis: Sequence[Api], requests: Sequence[str]) -> tuple[str, str]:
     """Why no tool fits, and what the user is told."""
     pairs = list(zip(apis, requests, strict=True))
     acts = WRITING | {"convert"}
     wants = " and ".join(f"to {imperative(api, text)}" if api.op in acts else text for api, text in pairs)
     goals = " or ".join(imperative(api, text) if api.op in acts else f"find {text}" for api, text in pairs)
-    end = rng.choice(("but none of the tools does that", "but no tool here can do that"))
-    return f"The user wants {wants}, {end}.", f"Sorry, I have no tool to {goals}."
+    return f"The user wants {wants}, but no tool here can do that.", f"Sorry, I have no tool to {goals}."
 
 
-def missing(rng: Random, api: Api, field: Field) -> tuple[str, str]:
-    """Why the user has to be asked, and the question."""
-    goal = lowered(api.about)
-    lack = rng.choice(("which the user did not give", "which is missing"))
-    return f"The user wants to {goal}. {api.name} needs {field.name}, {lack}.", f"Which {field.words} should I use?"
+def missing(api: Api, field: Field, given: Arguments) -> tuple[str, str]:
+    """Why the user has to be asked, and the question; ``given`` is what the instruction does say."""
+    values = {p.name: given.get(p.name, "(not given)") for p in api.params if p.name in given or p.name == field.name}
+    rationale = f"The user wants to {lowered(api.about)}. {api.name} needs {needs(values)}."
+    return rationale, f"Which {field.words} should I use?"
 
 
 def answer(api: Api, arguments: Arguments, observation: Observation) -> str:
@@ -128,9 +119,19 @@ def answer(api: Api, arguments: Arguments, observation: Observation) -> str:
     if observation.get("results") == []:
         name, value = next(iter(arguments.items()))
         return f"There is no {api.record} with {name.replace('_', ' ')} {spoken(value)}."
-    values = {name: spoken(value) for name, value in {**arguments, **observation}.items()}
-    kept = [piece for piece in segments(api.answer) if not piece.optional or set(piece.slots) <= values.keys()]
-    return fill("".join(piece.text for piece in kept), values)
+    if "results" in observation:
+        return f"I found {spoken(observation['results'])}."
+    facts = [(name.replace("_", " "), _plain(value)) for name, value in observation.items()]
+    if api.op in WRITING:
+        return f"Done: {_joined([f'{name} {value}' for name, value in facts])}."
+    (name, value), *rest = facts
+    of = spoken(next(iter(arguments.values())))
+    return f"The {_joined([f'{name} of {of} is {value}', *(f'the {name} is {value}' for name, value in rest)])}."
+
+
+def _joined(parts: Sequence[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def lowered(sentence: str) -> str:

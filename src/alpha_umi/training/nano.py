@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from alpha_umi.compute import probe_precision
-from alpha_umi.run_directory import load_model, load_tokenizer, save_model
+from alpha_umi.run_directory import load_model, load_tokenizer, save_model, shipped_base
 from alpha_umi.training.corpus import Document, document, tokenizer_text
 from alpha_umi.training.loop import GROUPS, Batch, Row, StepReport, Trainer, collate
 from alpha_umi.training.probe import copying_probe
@@ -86,10 +87,12 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
     if (base / "training.json").exists():
         return base
     saved = out / "tokenizer"
+    start = Path(str(shipped_base()) if recipe.start == NANO_BASE else recipe.start) if recipe.start else None
     if not (saved / "tokenizer.json").exists():
-        new_tokenizer(recipe).save_pretrained(saved)
+        tokenizer = new_tokenizer(recipe) if start is None else load_tokenizer(str(start))
+        tokenizer.save_pretrained(saved)
     tokenizer = cast("PreTrainedTokenizerFast", load_tokenizer(str(saved)))
-    model = new_model(recipe.shape, len(tokenizer), recipe.seed)
+    model = new_model(recipe.shape, len(tokenizer), recipe.seed) if start is None else load_model(str(start))
 
     def batches(step: int) -> Batch:
         return collate(
@@ -112,6 +115,7 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
     probe = copying_probe(load_model(str(base)), tokenizer)
     facts: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"), "precision": precision, "counts": vars(trainer.counts),
+        "before": json.loads((start / "training.json").read_text(encoding="utf-8")) if start is not None else None,
         "loss": round(sum(recent) / max(len(recent), 1), 4), "probe": probe, "torch": torch.__version__,
     }  # fmt: skip
     write_json(base / "training.json", facts)
@@ -123,8 +127,11 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
 
 def base_card(facts: dict[str, Any]) -> str:
     """The model card of a pretrained backbone."""
-    recipe, counts = facts["recipe"], facts["counts"]
-    shape = recipe["shape"]
+    shape = facts["recipe"]["shape"]
+    legs = [facts]
+    while legs[0].get("before"):
+        legs.insert(0, legs[0]["before"])
+    costs = [_leg(number, leg) for number, leg in enumerate(legs, 1)]
     rows = [f"| {kind} | {p['tokens_right']:.3f} | {p['parts_exact']:.3f} |" for kind, p in facts["probe"].items()]
     return "\n".join([
         "---", "library_name: transformers", "license: apache-2.0", "tags: [alpha-umi, tiny]", "---", "",
@@ -134,11 +141,19 @@ def base_card(facts: dict[str, Any]) -> str:
         "**Data.** Procedural text in invented words (`alpha_umi.training.corpus`): reading schemas, copying names and "
         "values, JSON, following references, restating facts. No tool, template or value of ToolWorld; no text of "
         "anybody else. The loss is on what can be known from the text before it, not on values drawn at random.", "",
-        f"**Training.** {recipe['steps']} steps, {counts['tokens'] / 1e6:.1f} M tokens "
-        f"({counts['loss_tokens'] / 1e6:.1f} M in the loss), {counts['flops']:.3g} FLOPs, "
-        f"{counts['seconds'] / 60:.0f} minutes, forward passes in "
-        f"{facts['precision']}, torch {facts['torch']}; mean loss of the last 100 steps {facts['loss']:.3f}. "
-        "`umi train recipes/nano-base.yaml` makes it again.", "",
+        "**Training.**", "",
+        "| leg | steps | tokens | in the loss | FLOPs | minutes | mean loss of the last 100 steps |",
+        "|---|---|---|---|---|---|---|", *costs, "",
+        f"Forward passes in {facts['precision']}, torch {facts['torch']}. `recipes/nano-base.yaml` and, for the second "
+        "leg, `recipes/nano-base-2.yaml` make it again.", "",
         "**Copying probe** on unseen documents, teacher-forced, first choice of the saved bf16 weights:", "",
         "| kind of document | tokens right | parts exact |", "|---|---|---|", *rows, "",
     ])  # fmt: skip
+
+
+def _leg(number: int, facts: dict[str, Any]) -> str:
+    counts = facts["counts"]
+    return (
+        f"| {number} | {facts['recipe']['steps']} | {counts['tokens'] / 1e6:.1f} M "
+        f"| {counts['loss_tokens'] / 1e6:.1f} M | {counts['flops']:.3g} | {counts['seconds'] / 60:.0f} | {facts['loss']:.3f} |"
+    )

@@ -45,10 +45,12 @@ class PretrainRecipe(_Section):
         rows: Sequences a step.
         length: Tokens a sequence; documents are packed into it.
         tokenizer_documents: Documents the tokenizer is trained on.
+        start: A pretrained backbone of the same shape to go on from, with its tokenizer, instead of random weights.
     """
 
     task: Literal["pretrain"]
     out: str
+    start: str | None = None
     shape: NanoShape = NanoShape()
     steps: int = Field(ge=1)
     rows: int = Field(default=10, ge=1)
