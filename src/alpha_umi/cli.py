@@ -41,6 +41,8 @@ def main() -> None:
     """Runs the command line."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve whatever else runs on the machine
+    # one compiled kernel a shape is kept: without a bound, training's many shapes fill gigabytes
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     try:
         app()
     except UserError as error:

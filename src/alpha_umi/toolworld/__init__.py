@@ -25,8 +25,8 @@ The splits follow ToolBench: I1 stays in one collection, I2 in one category, I3 
 instructions for the collections of the training data, *Tool* unseen collections of its categories, *Cat* unseen
 categories. Tool and Cat use names that the training data never has.
 
-What it does not do: no concurrency within a world, no free text. The oracle's answers are one way to say it; the checker
-wants the facts, not the wording.
+What it does not do: no concurrency within a world, no free text. The oracle's answers are one way to say it; the
+checker wants the facts, not the wording.
 """
 
 from alpha_umi.toolworld.catalogue import Catalogue, load_catalogue

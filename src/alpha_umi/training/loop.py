@@ -33,6 +33,7 @@ GROUPS: tuple[str, ...] = ("planner", "caller", "summarizer", "assistant", "text
 """Whose token a loss token is; losses are reported per group."""
 
 _PAD_TO = 64
+_HEAD_ROWS = 256
 _PLAIN_HEADS = ("Llama", "Qwen2", "Qwen3", "Mistral", "SmolLM3", "Phi3", "Olmo2")
 """Architectures whose logits are the head times the last hidden state, so that only loss tokens need logits."""
 
@@ -104,7 +105,9 @@ class TokenLosses(torch.nn.Module):
         if self.plain:
             hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, D]
             head = cast("torch.nn.Linear", self.model.get_output_embeddings())
-            logits = head(hidden[select])  # [N, V]
+            spoken = hidden[select]  # [N, D]
+            spare = -len(spoken) % _HEAD_ROWS  # a multiple, so that the head's kernel is compiled for few shapes
+            logits = head(F.pad(spoken, (0, 0, 0, spare)))[: len(spoken)]  # [N, V]
         else:
             logits = self.model(input_ids=ids, use_cache=False).logits[select]
         return F.cross_entropy(logits.float(), targets, reduction="none")

@@ -153,7 +153,8 @@ def base_card(facts: dict[str, Any]) -> str:
 
 def _leg(number: int, facts: dict[str, Any]) -> str:
     counts = facts["counts"]
+    tokens, learned, minutes = counts["tokens"] / 1e6, counts["loss_tokens"] / 1e6, counts["seconds"] / 60
     return (
-        f"| {number} | {facts['recipe']['steps']} | {counts['tokens'] / 1e6:.1f} M "
-        f"| {counts['loss_tokens'] / 1e6:.1f} M | {counts['flops']:.3g} | {counts['seconds'] / 60:.0f} | {facts['loss']:.3f} |"
+        f"| {number} | {facts['recipe']['steps']} | {tokens:.1f} M | {learned:.1f} M "
+        f"| {counts['flops']:.3g} | {minutes:.0f} | {facts['loss']:.3f} |"
     )
