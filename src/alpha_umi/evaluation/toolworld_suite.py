@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from alpha_umi.engines.base import Engine
 from alpha_umi.evaluation.live import EpisodeResult, failures_markdown, live_scores
-from alpha_umi.evaluation.live_run import run_toolworld
+from alpha_umi.evaluation.live_run import EVALUATION_LIMITS, run_toolworld
 from alpha_umi.evaluation.metrics import paper_scores
 from alpha_umi.evaluation.static import StaticPredictions, static_predictions
 from alpha_umi.toolworld import SPLITS, make_tasks, solve
 from alpha_umi.trajectory import Trajectory, atomic_write, write_json
+from alpha_umi.transcript import Voice
 
 INSTRUCTIONS: Mapping[str, int] = {split: 200 if split in ("I1-Inst", "I1-Tool") else 100 for split in SPLITS}
 """How many instructions of each split are evaluated unless told otherwise."""
+
+SPAN_TOKENS: Mapping[Voice, int] = {"planner": 192, "caller": 192, "summarizer": 192, "assistant": 384}
+"""Longest span of each voice in ToolWorld: twice what the oracle writes, so only a model that is lost is cut."""
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -54,8 +58,9 @@ def evaluate_static(
     def one(split: str, count: int) -> dict[str, Any]:
         gold = [solve(task) for task in make_tasks(split, count, suite.seed)]
         run = static_predictions(
-            engine, gold, on_progress=lambda done, total: on_progress(f"static {split}", done, total)
-        )
+            engine, gold, max_new_tokens=SPAN_TOKENS,
+            on_progress=lambda done, total: on_progress(f"static {split}", done, total),
+        )  # fmt: skip
         return static_scores(run, suite.seed)
 
     return {
@@ -72,7 +77,7 @@ def evaluate_live(
     def one(split: str, count: int) -> dict[str, Any]:
         tasks = list(make_tasks(split, count, suite.seed))
         results = run_toolworld(
-            engine, tasks, concurrency=concurrency,
+            engine, tasks, concurrency=concurrency, limits=replace(EVALUATION_LIMITS, max_new_tokens=SPAN_TOKENS),
             on_progress=lambda done, total: on_progress(f"live {split}", done, total),
         )  # fmt: skip
         if folder is not None:
