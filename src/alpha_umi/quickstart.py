@@ -36,7 +36,7 @@ GLOBAL_SHARE = 0.7
 REWORDED = 0.5
 """Share of trajectories whose schemas' words are exchanged, so that tools are read and not known by heart."""
 
-DEFAULT_MINUTES = 9.0
+DEFAULT_MINUTES = 8.0
 SYSTEMS = ("umi", "single-multitask")
 _LEAST_MINUTES = 0.05
 
