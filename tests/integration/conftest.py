@@ -22,7 +22,11 @@ PROGRAM = """
 import os, sys
 os.sched_getaffinity = lambda pid: {0}                                         # one thread, as the other tests
 from alpha_umi.agent import limits
-limits.MAX_NEW_TOKENS.update(planner=24, caller=24, summarizer=24, assistant=24)  # a random model never stops
+short = {"planner": 24, "caller": 24, "summarizer": 24, "assistant": 24}  # a random model never stops
+limits.MAX_NEW_TOKENS.update(short)
+if sys.argv[1] in ("quickstart", "eval"):
+    from alpha_umi.evaluation import toolworld_suite
+    toolworld_suite.SPAN_TOKENS.update(short)
 from alpha_umi.cli import main
 sys.argv[0] = "umi"
 main()
