@@ -37,7 +37,6 @@ REWORDED = 0.5
 """Share of trajectories whose schemas' words are exchanged, so that tools are read and not known by heart."""
 
 DEFAULT_MINUTES = 8.0
-SYSTEMS = ("umi", "single-multitask")
 _LEAST_MINUTES = 0.05
 
 
@@ -66,6 +65,11 @@ class Quickstart:
                 f"(the default is {DEFAULT_MINUTES:g})"
             )
 
+    @property
+    def directories(self) -> dict[str, Path]:
+        """The run directory of each system."""
+        return {"umi": self.out, "single-multitask": self.out / "single-multitask"}
+
     def umi_recipe(self) -> GlpftRecipe:
         """The ``umi`` run."""
         global_minutes, local_minutes = self.minutes * GLOBAL_SHARE, self.minutes * (1 - GLOBAL_SHARE) / 2
@@ -82,8 +86,9 @@ class Quickstart:
         local = sum(cost["flops"] for name, cost in umi.costs.items() if name.startswith("local/"))
         a_step = umi.costs["global"]["flops"] / umi.budget["global"]
         return _recipe({
-            "task": "glpft", "system": "single-multitask", "out": str(self.out / "single-multitask"), "seed": self.seed,
-            "data": {"seed": self.seed, "reword": REWORDED}, "backbone": str(self.out / BACKBONE),
+            "task": "glpft", "system": "single-multitask", "seed": self.seed,
+            "out": str(self.directories["single-multitask"]), "backbone": str(self.out / BACKBONE),
+            "data": {"seed": self.seed, "reword": REWORDED},
             "global_stage": {"steps": max(1, round(local / a_step)), "optimization": _optimization(1e-3, 0.9, 0.02)},
         })  # fmt: skip
 
@@ -104,14 +109,13 @@ def _recipe(content: dict[str, Any]) -> GlpftRecipe:
 def run_quickstart(
     plan: Quickstart, on_step: Callable[[str, Progress], None], on_progress: OnProgress, command: str
 ) -> dict[str, Any]:
-    """Trains, evaluates and writes the report; returns what is in ``report.json``. Every part that is done is kept."""
+    """Trains and evaluates; returns what `finish_report` completes and writes. Every part that is done is kept."""
     started = time.perf_counter()
     umi = train(plan.umi_recipe(), lambda progress: on_step("umi", progress))
     rival = train(plan.multitask_recipe(umi), lambda progress: on_step("single-multitask", progress))
-    directories = {"umi": plan.out, "single-multitask": plan.out / "single-multitask"}
     trained = _clock(plan.out, "training", time.perf_counter() - started)
     systems: dict[str, Any] = {}
-    for name, directory in directories.items():
+    for name, directory in plan.directories.items():
         folder = plan.out / "evaluation" / name
         report = _progress_of(name, on_progress)
         with open_engine(directory) as engine:
@@ -123,7 +127,7 @@ def run_quickstart(
     for name, stages in costs.items():
         systems[name]["training"] = _training(stages)
     everything = _clock(plan.out, "all", time.perf_counter() - started)
-    report = {
+    return {
         "systems": systems,
         "comparison": "equal compute",
         "seconds": everything,
@@ -132,15 +136,12 @@ def run_quickstart(
         "command": command, "seed": plan.seed, "versions": umi.versions, "machine": _machine(),
         "date": datetime.now(UTC).date().isoformat(),
     }  # fmt: skip
-    return report
 
 
 def finish_report(plan: Quickstart, report: dict[str, Any], example: dict[str, Any]) -> None:
     """Adds the solved example and writes the report with its plots."""
     report["example"] = example
-    write_report(plan.out, report, {name: path / "metrics.jsonl" for name, path in (
-        ("umi", plan.out), ("single-multitask", plan.out / "single-multitask"),
-    )})  # fmt: skip
+    write_report(plan.out, report, {name: path / "metrics.jsonl" for name, path in plan.directories.items()})
 
 
 def _progress_of(system: str, on_progress: OnProgress) -> OnProgress:
@@ -153,7 +154,7 @@ def _training(stages: dict[str, dict[str, float]]) -> dict[str, Any]:
 
 
 def _clock(out: Path, name: str, seconds: float) -> float:
-    """Adds this session's seconds to those of earlier, interrupted ones."""
+    """Adds seconds to those of earlier calls in this directory (what a kill cut off isn't counted)."""
     path = out / "clock.json"
     spent: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     spent[name] = round(spent.get(name, 0.0) + seconds, 1)

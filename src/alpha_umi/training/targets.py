@@ -151,7 +151,6 @@ class Batches:
     easy: float = 0.0
     rationale_dropout: float = 0.0
     reword: float = 0.0
-    rows_seen: int = 0
 
     def __post_init__(self) -> None:
         self._window: tuple[int, list[list[Row]]] = (-1, [])
@@ -179,7 +178,6 @@ class Batches:
         if self._window[0] != window:
             self._window = (window, self._deal(window))
         rows = self._window[1][place]
-        self.rows_seen += len(rows)
         batch = collate(rows)
         return replace(batch, weight=_balance(batch.group)) if self.balanced else batch
 
