@@ -1,20 +1,47 @@
 """Procedural text for the nano backbone: what any language model brings along, in invented words.
 
-Seven kinds of document, each drawn from a seed: requests over function schemas, results that feed a next call,
-records and questions, facts restated, lists to copy from, references to follow, and plain phrases. A document is a
-list of parts; ``learn`` says whether a part can be known from what stands before it (a value drawn at random can't),
-and only such parts are in the loss. Nothing here is taken from ToolWorld: no tool, template or value (tested).
+Six kinds of document, each drawn from a seed: requests over functions, records and questions, facts restated, lists
+to copy from, references to follow, and plain phrases. A document is a list of parts; ``learn`` says whether a part
+follows from what stands before it, and only such parts are in the loss: no value drawn at random, and no wording that
+could have been another. What is to be copied often looks alike (names of one service, identifiers with the same
+letters), so that the last word alone doesn't tell what comes next. Nothing here is taken from ToolWorld: no tool,
+template or value (tested).
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from alpha_umi.training.words import ADJECTIVES, LINKING, NOUNS, THINGS, VERBS, identifier, invented, proper_name
+from alpha_umi.training.functions import (
+    Function,
+    call_text,
+    fields,
+    listed,
+    number,
+    plan_text,
+    record,
+    said,
+    services,
+    tell,
+)
+from alpha_umi.training.words import (
+    ADJECTIVES,
+    LINKING,
+    NOUNS,
+    THINGS,
+    VERBS,
+    identifier,
+    invented,
+    letters,
+    proper_name,
+)
+
+_UNKNOWN = "?"
+_ERRORS = ("not found", "closed", "too late", "broken line", "refused", "try later", "bad request", "limit reached")
 
 
 class Part(NamedTuple):
@@ -27,328 +54,202 @@ class Part(NamedTuple):
 Document = list[Part]
 
 
-def _pick(rng: random.Random, *options: str) -> str:
-    return rng.choice(options)
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _date(rng: random.Random) -> str:
-    return f"{rng.randint(1990, 2039)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
+def _shown(rng: random.Random, functions: Sequence[Function]) -> Document:
+    """The functions there are, as schemas or in short."""
+    head = rng.choice(("Functions:", "API:", "Available functions", "What can be called:", "# Functions"))
+    short = rng.random() < 0.35
+    return [Part(head + "\n", False)] + [
+        Part((one.signature if short else one.schema) + "\n", False) for one in functions
+    ]
 
 
-def _number(rng: random.Random) -> float | int:
-    if rng.random() < 0.25:
-        return round(rng.uniform(0, 500), rng.choice((1, 2)))
-    return rng.randrange(10 ** rng.randint(1, 4))
+class _Step(NamedTuple):
+    """A call, its result, and what there is to say about it."""
 
-
-@dataclass(frozen=True)
-class Field:
-    """A named, typed slot: a parameter of a function or a column of a table."""
-
-    name: str
-    type: str
-    description: str
-    choices: tuple[str, ...] = ()
-
-    def draw(self, rng: random.Random) -> Any:
-        """A random value of the field's type."""
-        if self.choices:
-            return rng.choice(self.choices)
-        if self.type == "integer":
-            return rng.randrange(1, 10 ** rng.randint(1, 3))
-        if self.type == "number":
-            return _number(rng)
-        if self.type == "boolean":
-            return rng.random() < 0.5
-        if self.type == "array":
-            return [proper_name(rng) for _ in range(rng.randint(2, 3))]
-        return {"date": _date, "id": identifier, "time": _time}.get(self.description.split()[-1], proper_name)(rng)
+    function: Function
+    arguments: dict[str, Any]
+    result: dict[str, Any]
+    answer: str
 
     @property
-    def schema(self) -> dict[str, Any]:
-        """The field as a JSON Schema property."""
-        out: dict[str, Any] = {"type": self.type}
-        if self.type == "array":
-            out["items"] = {"type": "string"}
-        if self.choices:
-            out["enum"] = list(self.choices)
-        return out | {"description": self.description}
+    def call(self) -> str:
+        return call_text(self.function.name, self.arguments) + "\n"
 
 
-def _time(rng: random.Random) -> str:
-    return f"{rng.randrange(24):02d}:{rng.randrange(0, 60, 5):02d}"
+def _step(rng: random.Random, one: Function, arguments: dict[str, Any], holds: dict[str, Any] | None = None) -> _Step:
+    """Calls the function: it gives facts (with ``holds`` among them, if that is wanted), finds things, or fails."""
+    event = 1.0 if holds else rng.random()
+    if event < 0.12:
+        error = rng.choice(_ERRORS) if rng.random() < 0.5 else rng.choice(ADJECTIVES + NOUNS)
+        return _Step(one, arguments, {"error": error}, f"{one.name} failed, {error}")
+    if event < 0.3:
+        code = letters(rng)
+        made = proper_name if rng.random() < 0.4 else lambda r: identifier(r, code)
+        found = [made(rng) for _ in range(rng.choice((0, 1, 1, 2, 3)))]
+        result = {rng.choice(("found", "matches")): found}
+        return _Step(one, arguments, result, f"{said(found)} found" if found else f"no {one.noun} found")
+    facts = list((record(rng, 2) | (holds or {})).items()) if holds else list(record(rng).items())
+    rng.shuffle(facts)
+    return _Step(one, arguments, dict(facts), f"{said(next(iter(arguments.values())))}, {tell(dict(facts))}")
 
 
-def said(value: Any) -> str:
-    """A value as it stands in a sentence."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _single(rng: random.Random, known: Sequence[Function], often: Mapping[str, int]) -> Document:
+    one = rng.choice(known)
+    step = _step(rng, one, one.arguments(rng))
+    return [
+        Part(f"Request: {one.request(rng, step.arguments, often[one.noun] == 1)}.\n", False),
+        Part(f"Plan: {plan_text([one], [step.arguments])}\nCall: {step.call}", True),
+        Part(f"Result: {_json(step.result)}\n", False),
+        Part(f"Answer: {step.answer}.\n", True),
+    ]
 
 
-def _noun(rng: random.Random) -> str:
-    return rng.choice(NOUNS)
+def _incomplete(rng: random.Random, known: Sequence[Function], often: Mapping[str, int]) -> Document:
+    one = rng.choice(known)
+    arguments = one.arguments(rng)
+    lost = set(rng.sample(one.required, 1 if rng.random() < 0.85 else min(2, len(one.required))))
+    given = {name: value for name, value in arguments.items() if name not in lost}
+    planned = {name: _UNKNOWN if name in lost else value for name, value in arguments.items()}
+    ask = " and ".join(p.words for p in one.params if p.name in lost)
+    return [
+        Part(f"Request: {one.request(rng, given, often[one.noun] == 1)}.\n", False),
+        Part(f"Plan: {plan_text([one], [planned])}\nAsk: {ask}\n", True),
+    ]
 
 
-def field(rng: random.Random) -> Field:
-    """A random field."""
-    noun = _noun(rng) if rng.random() < 0.8 else rng.choice(THINGS)
-    name = noun if rng.random() < 0.6 else f"{rng.choice(ADJECTIVES + NOUNS)}_{noun}"
-    phrase = name.replace("_", " ")
-    kind = rng.choices(
-        ("name", "id", "date", "time", "integer", "number", "boolean", "enum", "array"),
-        (30, 14, 10, 5, 13, 8, 5, 12, 4),
-    )[0]
-    capital = phrase.capitalize()
-    if kind == "name":
-        return Field(name, "string", _pick(rng, capital, f"Name of the {phrase}", f"The {phrase}", f"{capital} name"))
-    if kind in ("id", "date", "time"):
-        return Field(f"{name}_{kind}" if rng.random() < 0.6 else name, "string", f"{capital} {kind}")
-    if kind == "enum":
-        choices = tuple(rng.sample(ADJECTIVES + NOUNS, rng.randint(2, 4)))
-        return Field(name, "string", _pick(rng, capital, f"Kind of {phrase}"), choices)
-    return Field(name, kind, _pick(rng, capital, f"The {phrase}", f"{capital} wanted"))
+def _together(rng: random.Random, known: Sequence[Function], often: Mapping[str, int]) -> Document:
+    steps = [_step(rng, one, one.arguments(rng)) for one in (rng.choice(known), rng.choice(known))]
+    wishes = [step.function.request(rng, step.arguments, often[step.function.noun] == 1) for step in steps]
+    plan = plan_text([step.function for step in steps], [step.arguments for step in steps])
+    return [
+        Part(f"Request: {rng.choice(('. Also: ', '. And ', '. Besides: ', ' as well as ')).join(wishes)}.\n", False),
+        Part(f"Plan: both, {plan}\nCall: {steps[0].call}{steps[1].call}", True),
+        Part("".join(f"Result: {_json(step.result)}\n" for step in steps), False),
+        Part(f"Answer: {steps[0].answer}. {steps[1].answer}.\n", True),
+    ]
 
 
-def fields(rng: random.Random, count: int) -> list[Field]:
-    """Fields with distinct names."""
-    out: dict[str, Field] = {}
-    while len(out) < count:
-        one = field(rng)
-        out.setdefault(one.name, one)
-    return list(out.values())
-
-
-@dataclass(frozen=True)
-class Function:
-    """An invented function."""
-
-    name: str
-    what: str
-    params: tuple[Field, ...]
-    required: tuple[str, ...]
-
-    @property
-    def schema(self) -> str:
-        """Its JSON schema on one line."""
-        parameters = {
-            "type": "object",
-            "properties": {param.name: param.schema for param in self.params},
-            "required": list(self.required),
-        }
-        return json.dumps({"name": self.name, "description": self.what, "parameters": parameters}, ensure_ascii=False)
-
-
-def function(rng: random.Random) -> tuple[Function, str]:
-    """An invented function, and a phrase of what it does."""
-    verb, noun, thing = rng.choice(VERBS), _noun(rng), _noun(rng)
-    phrase = _pick(
-        rng, f"{verb} the {noun} of a {thing}", f"{verb} a {noun}", f"{verb} {noun} by {thing}",
-        f"{verb} the {thing} {noun}",
-        f"{verb} a {rng.choice(ADJECTIVES)} {noun}", f"{verb} a {noun} for a {thing}",
-    )  # fmt: skip
-    params = fields(rng, rng.choice((1, 1, 2, 2, 3, 4)))
-    required = [param.name for param in params if rng.random() < 0.75] or [params[0].name]
-    prefix = invented(rng) if rng.random() < 0.8 else _noun(rng)
-    name = _pick(rng, f"{prefix}_{verb}_{noun}", f"{prefix}_{verb}_{noun}", f"{verb}_{noun}", f"{prefix}_{noun}")
-    what = phrase[0].upper() + phrase[1:] + "."
-    return Function(name, what, tuple(params), tuple(required)), phrase
-
-
-def _functions(rng: random.Random, count: int) -> list[tuple[Function, str]]:
-    out: dict[str, tuple[Function, str]] = {}
-    while len(out) < count:
-        one, phrase = function(rng)
-        out.setdefault(one.name, (one, phrase))
-    return list(out.values())
-
-
-def _arguments(rng: random.Random, one: Function) -> dict[str, Any]:
-    return {p.name: p.draw(rng) for p in one.params if p.name in one.required or rng.random() < 0.4}
-
-
-def call_text(name: str, arguments: dict[str, Any]) -> str:
-    """A call as a JSON object."""
-    return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
-
-
-def _spoken(rng: random.Random, arguments: dict[str, Any], shuffle: bool = True) -> str:
-    """Arguments as a request says them, in random wording and, if asked for, random order."""
-    items = list(arguments.items())
-    if shuffle:
-        rng.shuffle(items)
-    style = rng.randrange(4)
-    words = []
-    for name, value in items:
-        plain = name.replace("_", " ")
-        words.append(
-            (
-                f"{plain} {said(value)}",
-                f"the {plain} is {said(value)}",
-                f"{plain}: {said(value)}",
-                f"with {said(value)} as {plain}",
-            )[style]
-        )
-    return rng.choice((", ", " and ", ", ")).join(words)
-
-
-def _listed(arguments: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {said(value)}" for name, value in arguments.items())
-
-
-def _plan(rng: random.Random, name: str, arguments: dict[str, Any]) -> str:
-    return _pick(
-        rng,
-        f"Use {name} with {_listed(arguments)}.",
-        f"{name} fits: {_listed(arguments)}.",
-        f"So {name}, {_listed(arguments)}.",
-    )
-
-
-def _request(rng: random.Random, phrase: str, arguments: dict[str, Any]) -> str:
-    wish = _pick(rng, "Please", "I want to", "Can you", "I need to", "We have to", "Kindly", "Now")
-    return f"{wish} {phrase}, {_spoken(rng, arguments)}." if arguments else f"{wish} {phrase}."
-
-
-def _result(rng: random.Random) -> dict[str, Any]:
-    return {one.name: one.draw(rng) for one in fields(rng, rng.randint(1, 3))}
-
-
-def _told(rng: random.Random, record: dict[str, Any], of: str = "") -> str:
-    parts = [f"the {name.replace('_', ' ')}{of} is {said(value)}" for name, value in record.items()]
-    text = rng.choice((" and ", ", ")).join(parts) + "."
-    return text[0].upper() + text[1:]
+def _in_turn(rng: random.Random, known: Sequence[Function], often: Mapping[str, int]) -> Document:
+    """Two or three calls one after another; a later one may need what the one before it gave."""
+    functions = rng.choices(known, k=rng.choice((2, 2, 3)))
+    steps: list[_Step] = []
+    wishes: list[str] = []
+    plans: list[str] = []
+    linked: dict[str, Any] = {}
+    for number_, one in enumerate(functions):
+        arguments = one.arguments(rng, linked)
+        that = next(iter(linked), None)
+        wishes.append(one.request(rng, arguments, often[one.noun] == 1 and that is None, that))
+        opening = f"the {that.replace('_', ' ')} is {said(linked[that])}, " if that else "next, " if number_ else ""
+        plans.append(f"Plan: {opening}{plan_text([one], [arguments])}\n")
+        linked = {}
+        if number_ + 1 < len(functions) and rng.random() < 0.6:
+            link = rng.choice(functions[number_ + 1].params)
+            linked = {link.name: link.draw(rng)}
+        steps.append(_step(rng, one, arguments, linked))
+    joint = rng.choice((". Then ", " and afterwards ", ". Once done, ", "; next ", ". After it, "))
+    doc = [Part(f"Request: {joint.join(wishes)}.\n", False)]
+    for plan, step in zip(plans, steps, strict=True):
+        doc += [Part(f"{plan}Call: {step.call}", True), Part(f"Result: {_json(step.result)}\n", False)]
+    return [*doc, Part(f"Answer: {' '.join(f'{step.answer}.' for step in steps)}\n", True)]
 
 
 def requests(rng: random.Random) -> Document:
-    """Schemas, then requests: which function, which arguments, the call, and what came of it."""
-    known = _functions(rng, rng.randint(2, 5))
-    doc = [Part(_pick(rng, "Functions:", "API:", "Available functions") + "\n", False)]
-    doc += [Part(one.schema + "\n", False) for one, _ in known]
-    for _ in range(rng.choice((1, 1, 2, 2, 3))):
-        one, phrase = rng.choice(known)
-        arguments = _arguments(rng, one)
-        given = dict(arguments)
-        event = rng.random()
-        missing = rng.choice(list(one.required)) if event < 0.12 else None
-        if missing:
-            given.pop(missing)
-        if 0.12 <= event < 0.2:
-            _, other = function(rng)
-            doc += [Part(f"Request: {_request(rng, other, _result(rng))}\n", False), Part("No function fits.\n", True)]
-            continue
-        doc.append(Part(f"Request: {_request(rng, phrase, given)}\n", False))
-        if missing:
-            doc.append(Part(f"{one.name} needs {missing.replace('_', ' ')}, which is not given.\n", True))
-            continue
-        if rng.random() < 0.7:
-            doc.append(Part(f"Plan: {_plan(rng, one.name, arguments)}\n", True))
-        doc.append(Part(f"Call: {call_text(one.name, arguments)}\n", True))
-        doc += _outcome(rng, one.name)
+    """Functions, then requests: which of them, which arguments, the calls, and what came of them.
+
+    Some requests leave out a required argument, some can't be met, some ask for several things, together or in turn.
+    """
+    count = rng.randint(2, 6)
+    every = services(rng, count + 1)
+    known, hidden = every[:count], every[count]
+    often = Counter(one.noun for one in every)
+    doc = _shown(rng, known)
+    for _ in range(rng.choice((2, 2, 3, 3, 4))):
+        if rng.random() < 0.1:
+            wish = hidden.request(rng, hidden.arguments(rng), often[hidden.noun] == 1)
+            doc += [Part(f"Request: {wish}.\n", False), Part("Plan: no function fits.\n", True)]
+        else:
+            make = rng.choices((_single, _incomplete, _together, _in_turn), (0.4, 0.2, 0.12, 0.28))[0]
+            doc += make(rng, known, often)
     return doc
 
 
-def _outcome(rng: random.Random, name: str) -> Document:
-    if rng.random() < 0.2:
-        word = rng.choice(ADJECTIVES + NOUNS)
-        return [Part(f'Result: {{"error": "{word}"}}\n', False), Part(f"{name} failed: {word}.\n", True)]
-    record = _result(rng)
-    return [
-        Part(f"Result: {json.dumps(record, ensure_ascii=False)}\n", False),
-        Part(f"Answer: {_told(rng, record)}\n", True),
-    ]
-
-
-def chains(rng: random.Random) -> Document:
-    """A result whose value the next call needs."""
-    known = _functions(rng, rng.randint(2, 4))
-    (first, first_phrase), (second, second_phrase) = known[0], known[1]
-    link = rng.choice(second.params)
-    given, rest = _arguments(rng, first), _arguments(rng, second)
-    value = link.draw(rng)
-    rest = {
-        p.name: value if p.name == link.name else rest[p.name]
-        for p in second.params
-        if p.name == link.name or p.name in rest
-    }
-    found = _result(rng)
-    found = {link.name: value} | found if rng.random() < 0.5 else {**found, link.name: value}
-    others = {k: v for k, v in rest.items() if k != link.name}
-    shuffled = rng.sample(known, len(known))
-    tail = f", {_spoken(rng, others)}" if others else ""
-    linked = link.name.replace("_", " ")
-    return [
-        *(Part(one.schema + "\n", False) for one, _ in shuffled),
-        Part(f"Request: {_request(rng, first_phrase, given)} Then {second_phrase} with that {linked}{tail}.\n", False),
-        Part(f"Plan: {_plan(rng, first.name, given)}\nCall: {call_text(first.name, given)}\n", True),
-        Part(f"Result: {json.dumps(found, ensure_ascii=False)}\n", False),
-        Part(f"Plan: The {linked} is {said(value)}. {_plan(rng, second.name, rest)}\n", True),
-        Part(f"Call: {call_text(second.name, rest)}\n", True),
-        *_outcome(rng, second.name),
-    ]  # fmt: skip
-
-
 def records(rng: random.Random) -> Document:
-    """JSON records with names, and questions about one of their values."""
+    """JSON records with names, and questions about their values."""
     columns = fields(rng, rng.randint(2, 4))
     rows: dict[str, dict[str, Any]] = {}
-    for _ in range(rng.randint(2, 5)):
+    for _ in range(rng.randint(2, 4)):
         rows[proper_name(rng)] = {column.name: column.draw(rng) for column in columns}
-    doc = [
-        Part(
-            "\n".join(json.dumps({"name": name} | row, ensure_ascii=False) for name, row in rows.items()) + "\n", False
-        )
-    ]
-    for _ in range(rng.randint(2, 5)):
+    doc = [Part("".join(f"{_json({'name': name} | row)}\n" for name, row in rows.items()), False)]
+    for _ in range(rng.randint(4, 8)):
         name = rng.choice(list(rows))
         column = rng.choice(columns)
-        plain, value = column.name.replace("_", " "), said(rows[name][column.name])
-        if rng.random() < 0.7:
-            doc.append(Part(f"What is the {plain} of {name}?", False))
-            doc.append(
-                Part(_pick(rng, f" The {plain} of {name} is {value}.\n", f" {value}.\n", f" {name}: {value}.\n"), True)
+        value = said(rows[name][column.name])
+        if rng.random() < 0.65:
+            ask = rng.choice(
+                (f"{name}, {column.words}?", f"{column.words} of {name}?", f"Which {column.words} has {name}?")
             )
+            doc += [Part(ask, False), Part(f" {value}\n", True)]
         elif sum(said(row[column.name]) == value for row in rows.values()) == 1:
-            doc.append(Part(f"Which one has {plain} {value}?", False))
-            doc.append(Part(f" {name}.\n", True))
+            doc += [Part(f"Who has {column.words} {value}?", False), Part(f" {name}\n", True)]
     return doc
 
 
 def restated(rng: random.Random) -> Document:
-    """One set of facts as a sentence, as JSON, as a list and as a sentence again."""
-    record = {one.name: one.draw(rng) for one in fields(rng, rng.randint(2, 5))}
+    """One set of facts as a sentence, as JSON, as a list and as a call; the head says which comes next."""
+    facts = {one.name: one.draw(rng) for one in fields(rng, rng.randint(2, 5))}
     name = proper_name(rng)
-    forms = [
-        f"{name}: {_told(rng, record)}\n",
-        json.dumps({"name": name} | record, ensure_ascii=False) + "\n",
-        f"{name} has {_spoken(rng, record, shuffle=False)}.\n",
-        "".join(f"- {key}: {said(value)}\n" for key, value in record.items()),
-        f"{name} {_listed(record)}.\n",
-        call_text(invented(rng) + "_" + rng.choice(VERBS), record) + "\n",
+    shapes = [
+        ("Sentence: ", f"{name}, {tell(facts)}."),
+        ("JSON: ", _json({"name": name} | facts)),
+        ("List:\n", "\n".join(f"- {key}: {said(value)}" for key, value in facts.items())),
+        ("In short: ", f"{name} {listed(facts)}."),
+        ("Keys: ", ", ".join(facts)),
+        ("Values: ", "; ".join(map(said, facts.values()))),
+        ("Call: ", call_text("store", facts)),
     ]
-    rng.shuffle(forms)
-    return [Part(form, number > 0) for number, form in enumerate(forms[: rng.randint(3, 5)])]
+    rng.shuffle(shapes)
+    shapes.sort(key=lambda shape: shape[0] in ("Keys: ", "Values: "))  # those tell too little to come first
+    doc: Document = []
+    before = ""
+    for head, text in shapes[:2] + rng.sample(shapes[2:], rng.randint(1, 3)):
+        follows = bool(before) and (name in before or name not in text)
+        doc += [Part(head, False), Part(text + "\n", follows)]
+        before += text
+    return doc
 
 
 def lists(rng: random.Random) -> Document:
     """Items to repeat, reverse, count, pick by place or find the neighbour of."""
-    make = rng.choice(
-        (proper_name, identifier, invented, lambda r: said(_number(r)), lambda r: f"{invented(r)}_{_noun(r)}")
-    )
+    code, first = letters(rng), invented(rng)
+    alike = [rng.choice(NOUNS) for _ in range(3)]
+    make = rng.choice((
+        proper_name, identifier, invented, lambda r: said(number(r)), lambda r: identifier(r, code),
+        lambda r: f"{first.capitalize()} {proper_name(r)}", lambda r: f"{first}_{r.choice(VERBS)}_{r.choice(alike)}",
+        lambda r: f"{invented(r)}_{r.choice(VERBS)}_{r.choice(alike)}",
+        lambda r: f"{r.choice(alike)}{r.choice((first, *alike))}_{r.choice(alike)}",
+    ))  # fmt: skip
     items = list(dict.fromkeys(make(rng) for _ in range(rng.randint(3, 8))))
     doc = [Part(f"List: {', '.join(items)}\n", False)]
-    for _ in range(rng.randint(2, 4)):
-        spot = rng.randrange(len(items) - 1)
-        doc += rng.choice((
-            [Part("Again:", False), Part(f" {', '.join(items)}\n", True)],
-            [Part("JSON:", False), Part(f" {json.dumps(items)}\n", True)],
-            [Part("Backwards:", False), Part(f" {', '.join(reversed(items))}\n", True)],
-            [Part(f"After {items[spot]}:", False), Part(f" {items[spot + 1]}\n", True)],
-            [Part(f"Before {items[spot + 1]}:", False), Part(f" {items[spot]}\n", True)],
-            [Part(f"Number {spot + 1}:", False), Part(f" {items[spot]}\n", True)],
-            [Part("First and last:", False), Part(f" {items[0]}, {items[-1]}\n", True)],
-            [Part("Count:", False), Part(f" {len(items)}\n", True)],
+    for _ in range(rng.randint(3, 6)):
+        spot = rng.randrange(len(items) - 1) if len(items) > 1 else 0
+        after, before = items[min(spot + 1, len(items) - 1)], items[spot]
+        head, text = rng.choice((
+            ("Again:", ", ".join(items)),
+            ("Again:", ", ".join(items)),
+            ("JSON:", json.dumps(items)),
+            ("Backwards:", ", ".join(reversed(items))),
+            (f"After {before}:", after),
+            (f"Before {after}:", before),
+            (f"Number {spot + 1}:", before),
+            ("First and last:", f"{items[0]}, {items[-1]}"),
+            ("Count:", str(len(items))),
         ))  # fmt: skip
+        doc += [Part(head, False), Part(f" {text}\n", True)]
     return doc
 
 
@@ -362,7 +263,7 @@ def references(rng: random.Random) -> Document:
     ]
     rng.shuffle(facts)
     doc = [Part(" ".join(facts) + "\n", False)]
-    for person in rng.sample(people, rng.randint(1, 2)):
+    for person in rng.sample(people, min(len(people), rng.randint(2, 3))):
         place = places[person]
         doc.append(Part(f"{second.capitalize()} of the {first} of {person}?", False))
         doc.append(Part(f" {place}, so {codes[place]}.\n", True))
@@ -370,33 +271,30 @@ def references(rng: random.Random) -> Document:
 
 
 def phrases(rng: random.Random) -> Document:
-    """Phrases of ordinary words, said twice in two shapes: the words themselves, and as names with underscores."""
+    """Phrases of ordinary words, said twice: as a name with underscores, as JSON, quoted, as a sentence."""
     doc: Document = []
-    for _ in range(rng.randint(2, 5)):
+    for _ in range(rng.randint(3, 6)):
         words = [
             rng.choice(rng.choice((NOUNS, VERBS, ADJECTIVES, LINKING, LINKING, THINGS)))
             for _ in range(rng.randint(2, 6))
         ]
         text = " ".join(words)
-        doc.append(Part(_pick(rng, f"Say {text}", f"The words {text}", text.capitalize()) + ".", False))
-        doc.append(
-            Part(
-                _pick(rng, f" {'_'.join(words)}", f" {json.dumps(words)}", f' "{text}"', f" {text.capitalize()}.")
-                + "\n",
-                True,
-            )
-        )
+        first = rng.choice((f"Say {text}", f"The words {text}", text.capitalize(), f'"{text}"'))
+        head, shape = rng.choice((
+            ("Name:", "_".join(words)), ("JSON:", json.dumps(words)), ("Quoted:", f'"{text}"'),
+            ("Sentence:", f"{text.capitalize()}."), ("Words:", text),
+        ))  # fmt: skip
+        doc += [Part(f"{first}. {head}", False), Part(f" {shape}\n", True)]
     return doc
 
 
 KINDS: dict[str, tuple[Callable[[random.Random], Document], float]] = {
-    "requests": (requests, 0.38),
-    "chains": (chains, 0.17),
+    "requests": (requests, 0.5),
     "records": (records, 0.12),
-    "restated": (restated, 0.13),
-    "lists": (lists, 0.1),
-    "references": (references, 0.05),
-    "phrases": (phrases, 0.05),
+    "restated": (restated, 0.1),
+    "lists": (lists, 0.2),
+    "references": (references, 0.04),
+    "phrases": (phrases, 0.04),
 }
 """Every kind of document and its share."""
 

@@ -120,7 +120,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @cache
-def _reserved() -> frozenset[str]:
+def reserved() -> frozenset[str]:
     """Words that belong to ToolWorld, in training or held out, and so never occur here."""
     return frozenset(word.lower() for pool in ("train", "held-out") for word in toolworld_words(pool))
 
@@ -129,7 +129,7 @@ def invented(rng: random.Random) -> str:
     """An invented lowercase word of 3 to 10 letters that is none of ToolWorld's."""
     while True:
         word = _syllables(rng)
-        if word not in _reserved():
+        if word not in reserved():
             return word
 
 
@@ -150,7 +150,11 @@ def proper_name(rng: random.Random) -> str:
     return " ".join(invented(rng).capitalize() for _ in range(1 if rng.random() < 0.7 else 2))
 
 
-def identifier(rng: random.Random) -> str:
-    """An identifier such as ``QR-4821`` or ``KTA-90``."""
-    prefix = "".join(rng.choices(_LETTERS.upper(), k=rng.choice((1, 2, 2, 3))))
-    return f"{prefix}-{rng.randrange(10 ** rng.randint(2, 6))}"
+def letters(rng: random.Random) -> str:
+    """One to three capital letters."""
+    return "".join(rng.choices(_LETTERS.upper(), k=rng.choice((1, 2, 2, 3))))
+
+
+def identifier(rng: random.Random, start: str = "") -> str:
+    """An identifier such as ``QR-4821`` or ``KTA-90``; ``start`` fixes its letters."""
+    return f"{start or letters(rng)}-{rng.randrange(10 ** rng.randint(2, 6))}"
