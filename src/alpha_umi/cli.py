@@ -198,32 +198,48 @@ def _ask(console: Console) -> str | None:
 @data_app.command()
 def convert(
     src: Annotated[Path, typer.Argument(help="A file or a folder.")],
-    from_format: Annotated[str, typer.Option("--from", help="Its format; `umi data formats` lists them.")],
-    out: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write: JSONL, or one JSON array if it ends in .json.")],
+    from_format: Annotated[str, typer.Option("--from", help="Its format; `umi data formats` lists them.")] = "auto",
+    to_format: Annotated[str | None, typer.Option("--to", help="Write this format instead of trajectories.")] = None,
+    tools: Annotated[Path | None, typer.Option(help="Tool documents, where records only name their tools.")] = None,
+    role: Annotated[str | None, typer.Option(help="Whose rows `--to paper-rows` writes.")] = None,
+    rationale: Annotated[str, typer.Option(help="keep | drop | rule: write missing rationales by rule.")] = "keep",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Convert foreign data into trajectories; what can't be converted goes to OUT.rejected.jsonl with the reason."""
-    from alpha_umi.data import convert_file
+    from alpha_umi.data import Options, convert_file
+    from alpha_umi.data.rationales import rationales
+    from alpha_umi.display import bars
 
-    summary = convert_file(src, from_format, out)
+    with bars(_console(stderr=True)) as shown:
+        summary = convert_file(
+            src, from_format, out, lambda read: shown.count("records", read), Options.of(tools, role), to_format,
+            rationales(rationale),
+        )  # fmt: skip
     if as_json:
-        typer.echo(
-            json.dumps({"read": summary.read, "converted": summary.converted, "rejected": dict(summary.rejected)})
-        )
+        typer.echo(json.dumps({
+            "format": summary.from_format, "read": summary.read, "converted": summary.converted,
+            "written": summary.written, "rejected": dict(summary.rejected),
+        }))  # fmt: skip
         return
     console = _console()
-    console.print(f"{summary.converted} of {summary.read} records converted: {out}", highlight=False)
+    console.print(
+        f"{summary.converted} of {summary.read} records converted ({summary.from_format}): {out}", highlight=False
+    )
     for reason, count in summary.rejected.items():
         console.print(f"  rejected {count}: {reason}", highlight=False, markup=False)
+    if summary.rejected_path is not None:
+        console.print(f"  they are in {summary.rejected_path}", highlight=False, markup=False)
 
 
 @data_app.command()
 def formats() -> None:
-    """List the formats that can be converted."""
+    """List the formats that can be read and written."""
     from alpha_umi.data import FORMATS
 
-    for name, converter in FORMATS.items():
-        typer.echo(f"{name:16} {converter.description}")
+    for name, one in FORMATS.items():
+        ways = f"{'in' if one.read else '':3}{'out' if one.write or one.rows else '':4}"
+        typer.echo(f"{name:18} {ways} {one.description}")
 
 
 @data_app.command()

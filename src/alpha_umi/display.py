@@ -67,6 +67,12 @@ class _Bars:
             self._spoken = now
             self.console.print(f"{name}: {done}/{total} {note}", highlight=False, markup=False)
 
+    def count(self, name: str, done: int, note: str = "") -> None:
+        """Counts what has no known end."""
+        if name not in self._tasks:
+            self._tasks[name] = self.progress.add_task(name, total=None, note=note)
+        self.progress.update(self._tasks[name], completed=done, note=note)
+
 
 @contextmanager
 def bars(console: Console) -> Iterator[_Bars]:

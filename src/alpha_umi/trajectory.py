@@ -254,6 +254,11 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def json_text(value: Any) -> str:
+    """A JSON value on one line, in text that UTF-8 can hold."""
+    return _escape_halves(_dumps(value))
+
+
 def _escape_halves(text: str) -> str:
     r"""Half a surrogate pair, which UTF-8 can't hold, goes back to the ``\ud83d`` that JSON text had for it."""
     return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)

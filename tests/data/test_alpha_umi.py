@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alpha_umi.data import Rejected, convert
-from alpha_umi.data.alpha_umi import GIVE_UP_TEXT, caller_text, convert_record, planner_text
+from alpha_umi.data.alpha_umi import FORMAT, GIVE_UP_TEXT, caller_text, planner_text
 from alpha_umi.data.records import RecordError
 from alpha_umi.trajectory import AssistantMessage, Decision, ToolMessage, Trajectory, UserMessage
 
@@ -23,7 +23,7 @@ def record(*turns: tuple[str, str], tools: list[Any] | None = None, **more: Any)
 
 
 def only_turn(*turns: tuple[str, str]) -> AssistantMessage:
-    turn = convert_record(record(*turns), "r").messages[1]
+    turn = FORMAT.convert_record(record(*turns), "r").messages[1]
     assert isinstance(turn, AssistantMessage)
     return turn
 
@@ -119,7 +119,7 @@ def test_a_call_keeps_its_arguments_as_written() -> None:
     ],
 )
 def test_a_malformed_call_keeps_all_its_text_and_its_observation(text: str, name: str) -> None:
-    trajectory = convert_record(
+    trajectory = FORMAT.convert_record(
         record(("assistant", "I look. Next: caller."), ("caller", text), ("observation", "no")), "r"
     )
     turn, observation = trajectory.messages[1:]
@@ -156,14 +156,14 @@ def test_a_missing_marker_is_read_off_the_turn_that_follows(turns: tuple, decisi
 
 def test_user_turns_that_the_search_injected_stay_user_turns() -> None:
     turns = (("user", "This is not the first time"), ("assistant", "I know. Next: conclusion."), ("conclusion", "42"))
-    messages = convert_record(record(*turns), "r").messages
+    messages = FORMAT.convert_record(record(*turns), "r").messages
     assert [message.role for message in messages] == ["user", "user", "assistant"]
 
 
 def test_what_the_format_has_beyond_the_record_stays_in_extra() -> None:
     done = (("assistant", "Next: conclusion."), ("conclusion", "42"))
-    assert convert_record(record(*done), "r").extra == {}
-    odd = convert_record(record(*done, instruction="Another", source="G1"), "r")
+    assert FORMAT.convert_record(record(*done), "r").extra == {}
+    odd = FORMAT.convert_record(record(*done, instruction="Another", source="G1"), "r")
     assert odd.extra == {"alpha-umi": {"instruction": "Another", "source": "G1"}}
 
 
@@ -184,7 +184,7 @@ def test_what_the_format_has_beyond_the_record_stays_in_extra() -> None:
 )
 def test_an_input_line_becomes_a_json_schema(text: str, schema: dict[str, str]) -> None:
     tool = TOOL | {"input": {"x": text}}
-    (converted,) = convert_record(record(("assistant", "Next: give up."), tools=[tool]), "r").tools
+    (converted,) = FORMAT.convert_record(record(("assistant", "Next: give up."), tools=[tool]), "r").tools
     assert converted.parameters == {"type": "object", "properties": {"x": schema}}
     assert converted.extra == {"alpha-umi": tool}
 
@@ -216,7 +216,7 @@ CALLED = ("caller", "Action: find\nAction Input: {}")
 )
 def test_a_record_that_makes_no_sense_is_rejected_with_a_reason(bad: Any, reason: str) -> None:
     with pytest.raises(RecordError, match=reason):
-        convert_record(bad, "r")
+        FORMAT.convert_record(bad, "r")
 
 
 SPEAKERS = st.sampled_from(["user", "assistant", "caller", "observation", "conclusion"])
@@ -241,7 +241,7 @@ PARTS = {"tools": st.just([TOOL]) | JUNK, "conversations": TURNS | JUNK}
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_is_converted_whole_or_rejected(anything: Any) -> None:
     try:
-        trajectory = convert_record(anything, "r")
+        trajectory = FORMAT.convert_record(anything, "r")
     except RecordError as error:
         assert str(error)
     else:

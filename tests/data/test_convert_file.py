@@ -63,7 +63,7 @@ def test_where_nothing_is_rejected_an_older_rejection_file_goes(source: Path, tm
         ('[{"a": 1}\n{"a": 2}]', 2, "neither a comma nor the end"),
         ("[{},\n{}", 2, "neither a comma nor the end"),
         ("[{}]\n[]", 1, "text after the end"),
-        ("\n{}", 2, "not a JSON array"),
+        ("\n7", 2, "not a JSON array"),
         ("", 1, "not a JSON array"),
         ("[" * 100_000, 1, "nested too deeply"),
     ],
@@ -95,11 +95,22 @@ def test_one_record_a_line_and_compressed_files_are_read_too(tmp_path: Path) -> 
     ]
 
 
-def test_a_bad_line_of_a_jsonl_source_is_named(tmp_path: Path) -> None:
+def test_a_bad_line_of_a_jsonl_source_is_rejected_alone(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
-    path.write_text(json.dumps(GOOD) + "\n{oops\n")
-    with pytest.raises(DataError, match="line 2: not JSON"):
-        list(convert(path, "alpha-umi"))
+    path.write_bytes(
+        json.dumps(GOOD).encode() + b"\n{oops\n" + b'{"\xff": 1}\n' + b"[" * 99_999 + b"\n" + b'{"a": 1}\n'
+    )
+    good, *bad = convert(path, "alpha-umi")
+    assert not isinstance(good, Rejected)
+    assert [(item.index, item.reason[:9]) for item in bad if isinstance(item, Rejected)] == [
+        (1, "not JSON:"), (2, "not UTF-8"), (3, "nested to"), (4, "tools: Fi"),
+    ]  # fmt: skip
+
+
+def test_json_that_holds_one_object_or_one_a_line_is_read_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(GOOD, indent=1))
+    (tmp_path / "b.json").write_text(f"{json.dumps(GOOD)}\n{json.dumps(GOOD)}\n")
+    assert [item.id for item in convert(tmp_path, "auto") if not isinstance(item, Rejected)] == ["a-0", "b-0", "b-1"]
 
 
 @pytest.mark.parametrize(

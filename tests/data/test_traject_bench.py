@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from alpha_umi.data import Rejected, convert
 from alpha_umi.data.records import RecordError
-from alpha_umi.data.traject_bench import LIST_SIZE, Domain, convert_record, function_names
+from alpha_umi.data.traject_bench import FORMAT, LIST_SIZE, Domain, function_names
 from alpha_umi.errors import DataError
 from alpha_umi.trajectory import AssistantMessage, Decision, ToolMessage, Trajectory
 
@@ -68,7 +68,7 @@ def test_a_sequential_step_is_a_turn_and_its_observation(domain: Domain) -> None
     first = step(sequence_step={"step_number": 1, "description": "Look for shoes."})
     second = step(adapt_reason="The first page was empty.", output="ERROR: Failed", execution_status="failed")
     final = {"answer": "Yes.", "reason": "Two pages were enough."}
-    trajectory = convert_record(record(first, second, final_answer=final), domain, "r")
+    trajectory = FORMAT.convert_record(record(first, second, final_answer=final), "r", domain)
     assert [m.role for m in trajectory.messages] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
     look, found, again, failed, answer = trajectory.messages[1:]
     assert isinstance(look, AssistantMessage) and isinstance(again, AssistantMessage)
@@ -88,7 +88,7 @@ def test_a_sequential_step_is_a_turn_and_its_observation(domain: Domain) -> None
 
 def test_parallel_steps_are_one_turn_with_their_observations_in_call_order(domain: Domain) -> None:
     steps = [step(output=f"page {number}") for number in range(3)]
-    trajectory = convert_record(record(*steps, trajectory_type="parallel"), domain, "r")
+    trajectory = FORMAT.convert_record(record(*steps, trajectory_type="parallel"), "r", domain)
     assert [m.role for m in trajectory.messages] == ["user", "assistant", "tool", "tool", "tool", "assistant"]
     turn = trajectory.messages[1]
     assert isinstance(turn, AssistantMessage) and turn.reasoning_content
@@ -98,7 +98,7 @@ def test_parallel_steps_are_one_turn_with_their_observations_in_call_order(domai
 
 
 def test_an_answer_without_a_reason_gets_a_rationale_by_rule(domain: Domain) -> None:
-    trajectory = convert_record(record(step(), final_answer="Yes."), domain, "r")
+    trajectory = FORMAT.convert_record(record(step(), final_answer="Yes."), "r", domain)
     assert trajectory.messages[-1] == AssistantMessage(
         "The call has been answered; the final answer can be written from that.", content="Yes."
     )
@@ -106,9 +106,9 @@ def test_an_answer_without_a_reason_gets_a_rationale_by_rule(domain: Domain) -> 
 
 def test_a_stock_answer_keeps_its_mark_and_its_failure_is_no_rationale(domain: Domain) -> None:
     why = "Final-answer generation failed: No valid JSON found in text"
-    answer = convert_record(record(step(), final_answer={"answer": "Limited.", "reason": why}), domain, "r").messages[
-        -1
-    ]
+    answer = FORMAT.convert_record(
+        record(step(), final_answer={"answer": "Limited.", "reason": why}), "r", domain
+    ).messages[-1]
     assert isinstance(answer, AssistantMessage)
     assert answer.content == "Limited."
     assert "failed" not in (answer.reasoning_content or "")
@@ -119,7 +119,7 @@ def test_a_stock_answer_keeps_its_mark_and_its_failure_is_no_rationale(domain: D
 
 
 def test_a_documented_tool_has_its_parameters_with_types_and_its_original_name(domain: Domain) -> None:
-    tools = {tool.name: tool for tool in convert_record(record(step()), domain, "r").tools}
+    tools = {tool.name: tool for tool in FORMAT.convert_record(record(step()), "r", domain).tools}
     search = tools["Shop_Search"]
     assert search.extra == {"traject-bench": {"tool name": "Shop: Search"}}
     assert search.parameters == {
@@ -135,16 +135,16 @@ def test_a_documented_tool_has_its_parameters_with_types_and_its_original_name(d
 
 
 def test_a_list_is_filled_up_with_distractors_the_same_way_every_time(domain: Domain) -> None:
-    lists = [[tool.schema for tool in convert_record(record(step()), domain, name).tools] for name in ("r", "s")]
+    lists = [[tool.schema for tool in FORMAT.convert_record(record(step()), name, domain).tools] for name in ("r", "s")]
     assert lists[0] == lists[1]
     assert len(lists[0]) == LIST_SIZE
-    other = convert_record(record(step(), query="Other shoes?"), domain, "r")
+    other = FORMAT.convert_record(record(step(), query="Other shoes?"), "r", domain)
     assert [tool.schema for tool in other.tools] != lists[0]
 
 
 def test_a_tool_without_a_document_gets_a_schema_from_its_recorded_arguments(domain: Domain) -> None:
     steps = [step("Gone: Get"), step("Gone: Get", **{"required parameters": [], "optional parameters": []})]
-    (tool,) = [t for t in convert_record(record(*steps), domain, "r").tools if t.name == "Gone_Get"]
+    (tool,) = [t for t in FORMAT.convert_record(record(*steps), "r", domain).tools if t.name == "Gone_Get"]
     assert tool.extra == {"traject-bench": {"tool name": "Gone: Get", "inferred": True}}
     assert tool.parameters == {"type": "object", "properties": {"q": {"type": "string"}, "page": {"type": "integer"}}}
 
@@ -152,7 +152,7 @@ def test_a_tool_without_a_document_gets_a_schema_from_its_recorded_arguments(dom
 @pytest.mark.parametrize("argument", ["a", "b"])
 def test_of_several_documents_the_one_that_declares_the_arguments_counts(domain: Domain, argument: str) -> None:
     used = step("Twice:  Get", **{"required parameters": [], "optional parameters": [{"name": argument, "value": ""}]})
-    (tool,) = [t for t in convert_record(record(used), domain, "r").tools if t.name == "Twice_Get"]
+    (tool,) = [t for t in FORMAT.convert_record(record(used), "r", domain).tools if t.name == "Twice_Get"]
     assert list(tool.parameters["properties"]) == [argument]
 
 
@@ -230,7 +230,7 @@ def test_a_published_step_keeps_arguments_and_output(real_data: Path) -> None:
 )
 def test_a_record_that_makes_no_sense_is_rejected_with_a_reason(domain: Domain, bad: Any, reason: str) -> None:
     with pytest.raises(RecordError, match=reason):
-        convert_record(bad, domain, "r")
+        FORMAT.convert_record(bad, "r", domain)
 
 
 JUNK = st.recursive(
@@ -249,7 +249,7 @@ PARTS = {"query": st.text(max_size=9) | JUNK, "tool list": STEPS | JUNK, "final_
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_is_converted_whole_or_rejected(domain: Domain, anything: Any) -> None:
     try:
-        trajectory = convert_record(anything, domain, "r")
+        trajectory = FORMAT.convert_record(anything, "r", domain)
     except RecordError as error:
         assert str(error)
     else:

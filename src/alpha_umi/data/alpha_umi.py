@@ -15,13 +15,12 @@ Nothing is lost: where the record's own fields don't determine the original text
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from alpha_umi.data.records import RecordError, Rejected, read_records, reason, source_files
+from alpha_umi.data.format import Format
+from alpha_umi.data.records import RecordError
 from alpha_umi.trajectory import (
     AssistantMessage,
     Decision,
@@ -77,46 +76,27 @@ class _Record(_Strict):
     conversations: list[_Turn] = Field(min_length=1)
 
 
-def convert(path: str | Path) -> Iterator[Trajectory | Rejected]:
-    """Converts a file (or a directory of files) in the α-UMi format, record by record.
+def read(record: Any, name: str, context: None = None) -> Trajectory:
+    """Makes a trajectory of one record."""
+    parsed = _Record.model_validate(record)
+    tools = tuple(_tool(tool) for tool in parsed.tools)
+    messages = _messages(parsed.conversations)
+    rest: dict[str, Any] = dict(parsed.model_extra or {})
+    said = [turn.value for turn in parsed.conversations if turn.speaker == "user"]
+    if not said:
+        raise RecordError("the conversation has no user turn")
+    if parsed.instruction is not None and parsed.instruction != said[0]:
+        rest["instruction"] = parsed.instruction
+    return Trajectory(tools, messages, name, {NAMESPACE: rest} if rest else {})
 
-    Raises:
-        DataError: The file can't be read or is not JSON.
-    """
-    for file in source_files(path):
-        stem = file.name.split(".")[0]
-        for index, record in enumerate(read_records(file)):
-            try:
-                yield convert_record(record, f"{stem}-{index}")
-            except RecordError as error:
-                yield Rejected(index, str(error), record, file.name)
 
-
-def convert_record(record: Any, name: str) -> Trajectory:
-    """Converts one record; ``name`` becomes the trajectory's id.
-
-    Raises:
-        RecordError: It is not a record of this format, or its turns don't fit together.
-    """
-    try:
-        parsed = _Record.model_validate(record)
-        tools = tuple(_tool(tool) for tool in parsed.tools)
-        messages = _messages(parsed.conversations)
-        rest: dict[str, Any] = dict(parsed.model_extra or {})
-        said = [turn.value for turn in parsed.conversations if turn.speaker == "user"]
-        if not said:
-            raise RecordError("the conversation has no user turn")
-        if parsed.instruction is not None and parsed.instruction != said[0]:
-            rest["instruction"] = parsed.instruction
-        return Trajectory(tools, messages, name, {NAMESPACE: rest} if rest else {})
-    except ValidationError as error:
-        raise RecordError(reason(error)) from error
-    except RecordError:
-        raise
-    except RecursionError as error:
-        raise RecordError("nested too deeply") from error
-    except ValueError as error:
-        raise RecordError(str(error)) from error
+def looks_like(record: Any) -> bool:
+    """Whether it has conversations whose speakers are the format's own."""
+    turns = record.get("conversations") if isinstance(record, dict) else None
+    if not isinstance(turns, list) or not turns:
+        return False
+    speakers = {turn.get("from") for turn in turns if isinstance(turn, dict) and isinstance(turn.get("from"), str)}
+    return "user" in speakers and speakers <= {"user", "assistant", "caller", "observation", "conclusion"}
 
 
 def _extra(**values: Any) -> Extra:
@@ -217,3 +197,9 @@ def caller_text(message: AssistantMessage) -> str | None:
     call = message.tool_calls[0]
     name = message.extra.get(NAMESPACE, {}).get("action", call.name)
     return call.arguments if call.malformed else f"Action: {name}\nAction Input: {call.arguments}"
+
+
+FORMAT = Format(
+    "alpha-umi", "α-UMi's `conversations` (stage 2 and test files): planner, caller, observation, conclusion",
+    read, looks_like,
+)  # fmt: skip

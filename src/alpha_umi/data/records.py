@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import ValidationError
 
 from alpha_umi.errors import DataError
 
+_SPACE = " \t\r\n"
 SUFFIXES = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
 
 
@@ -71,45 +73,70 @@ def source_files(path: str | Path) -> list[Path]:
     return files
 
 
-def read_records(path: str | Path) -> Iterator[Any]:
-    """Yields the records of a JSON array or a JSONL file, ``.xz`` or not.
+@dataclass(frozen=True)
+class BrokenLine:
+    """A line of a JSONL file that is not JSON: rejected by itself, the others are read."""
 
-    The text of an array is held in memory as a whole, its records are parsed one at a time. A file is JSONL if its name
-    says so.
+    text: str
+    reason: str
+
+
+def read_records(path: str | Path) -> Iterator[Any]:
+    """Yields the records of a JSON array, of a single JSON object or of a JSONL file, ``.xz`` or not.
+
+    JSONL (by its name, or because one object follows another) is streamed, and a line that isn't JSON comes as a
+    `BrokenLine`. The text of an array is held in memory as a whole, its records are parsed one at a time.
 
     Raises:
-        DataError: The file can't be read or is not JSON; with the line number.
+        DataError: The file can't be read or, not being JSONL, is not JSON; with the line number.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-        text = (lzma.decompress(data) if path.suffix == ".xz" else data).decode("utf-8")
+        with lzma.open(path) if path.suffix == ".xz" else open(path, "rb") as file:
+            if ".jsonl" in path.suffixes:
+                yield from _lines(file)
+                return
+            data = file.read()
+        text = data.decode("utf-8")
     except FileNotFoundError as error:
         raise DataError(path, "no such file") from error
     except UnicodeDecodeError as error:
         raise DataError(path, f"not UTF-8: {error.reason}", error.object.count(b"\n", 0, error.start) + 1) from error
-    except lzma.LZMAError as error:
+    except (lzma.LZMAError, EOFError) as error:
         raise DataError(path, f"not a whole xz file: {error}") from error
     except OSError as error:
         raise DataError(path, f"can't be read: {error.strerror}") from error
-    yield from _lines(path, text) if ".jsonl" in path.suffixes else _array(path, text)
+    if text.lstrip(_SPACE)[:1] != "{":
+        yield from _array(path, text)
+        return
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, json.JSONDecodeError) or error.msg != "Extra data":
+            raise DataError(path, _not_json(error), getattr(error, "lineno", 1)) from error
+        yield from _lines(io.BytesIO(data))
+        return
+    yield value
 
 
-def _lines(path: Path, text: str) -> Iterator[Any]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(path, _not_json(error), number) from error
-            yield value
+def _lines(file: IO[bytes]) -> Iterator[Any]:
+    for data in file:
+        if not data.strip():
+            continue
+        try:
+            value = json.loads(data)
+        except UnicodeDecodeError as error:
+            value = BrokenLine(data.decode("utf-8", "replace"), f"not UTF-8: {error.reason}")
+        except (ValueError, RecursionError) as error:
+            value = BrokenLine(data.decode("utf-8", "replace"), _not_json(error, with_place=False))
+        yield value
 
 
 def _array(path: Path, text: str) -> Iterator[Any]:
-    decoder, space = json.JSONDecoder(), " \t\r\n"
+    decoder = json.JSONDecoder()
 
     def skip(at: int) -> int:
-        while at < len(text) and text[at] in space:
+        while at < len(text) and text[at] in _SPACE:
             at += 1
         return at
 
@@ -136,7 +163,9 @@ def _array(path: Path, text: str) -> Iterator[Any]:
         raise fail(at + 1, "not JSON: text after the end of the array")
 
 
-def _not_json(error: Exception) -> str:
+def _not_json(error: Exception, with_place: bool = True) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return f"not JSON: {error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}" + (f" at column {error.colno}" if with_place else "")
+    return str(error)

@@ -21,7 +21,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from alpha_umi.data.records import RecordError, Rejected, read_records, reason, source_files
+from alpha_umi.data.format import Format, Options
+from alpha_umi.data.records import RecordError, read_records, reason
 from alpha_umi.errors import DataError
 from alpha_umi.trajectory import AssistantMessage, Message, Tool, ToolCall, ToolMessage, Trajectory, UserMessage
 
@@ -131,43 +132,27 @@ class Domain:
         return min(found, key=lambda document: len(wanted - document.declared()), default=None)
 
 
-def convert(path: str | Path) -> Iterator[Trajectory | Rejected]:
-    """Converts a file (or a directory of files) of sequential or parallel records.
-
-    Raises:
-        DataError: A file, or its domain's tool documents, can't be read.
-    """
-    for file in source_files(path):
-        named = _FILE.match(file.name)
-        if named is None:
-            raise DataError(file, "its name must be <Domain>.json.xz or <Domain>_simple_ver.json.xz (or _hard_ver)")
-        domain = Domain.read(_documents_beside(file, named["domain"]), named["domain"])
-        stem = file.name.split(".")[0]
-        for index, record in enumerate(read_records(file)):
-            try:
-                yield convert_record(record, domain, f"{stem}-{index}")
-            except RecordError as error:
-                yield Rejected(index, str(error), record, file.name)
+def read(record: Any, name: str, domain: Domain) -> Trajectory:
+    """Makes a trajectory of one record, with the tool documents of its domain."""
+    parsed = _Record.model_validate(record)
+    tools, names = _tools(parsed, domain)
+    messages = (UserMessage(parsed.query), *_steps(parsed, names), _answer(parsed))
+    origin = {"domain": domain.name, "trajectory_type": parsed.trajectory_type}
+    if parsed.sequence_name is not None:
+        origin["sequence_name"] = parsed.sequence_name
+    return Trajectory(tools, messages, name, {NAMESPACE: origin})
 
 
-def convert_record(record: Any, domain: Domain, name: str) -> Trajectory:
-    """Converts one record; ``name`` becomes the trajectory's id.
+def looks_like(record: Any) -> bool:
+    """Whether it has a query and a ``tool list``."""
+    return isinstance(record, dict) and {"query", "tool list", "final_answer"} <= record.keys()
 
-    Raises:
-        RecordError: It is not a record of this format, or it has no usable answer.
-    """
-    try:
-        parsed = _Record.model_validate(record)
-        tools, names = _tools(parsed, domain)
-        messages = (UserMessage(parsed.query), *_steps(parsed, names), _answer(parsed))
-        origin = {"domain": domain.name, "trajectory_type": parsed.trajectory_type}
-        if parsed.sequence_name is not None:
-            origin["sequence_name"] = parsed.sequence_name
-        return Trajectory(tools, messages, name, {NAMESPACE: origin})
-    except ValidationError as error:
-        raise RecordError(reason(error)) from error
-    except RecursionError as error:
-        raise RecordError("nested too deeply") from error
+
+def _domain_of(file: Path, options: Options) -> Domain:
+    named = _FILE.match(file.name)
+    if named is None:
+        raise DataError(file, "its name must be <Domain>.json.xz or <Domain>_simple_ver.json.xz (or _hard_ver)")
+    return Domain.read(options.tools or _documents_beside(file, named["domain"]), named["domain"])
 
 
 def _steps(record: _Record, names: Mapping[str, str]) -> Iterator[Message]:
@@ -300,3 +285,9 @@ def _documents_beside(file: Path, domain: str) -> Path:
         if candidate.is_file():
             return candidate
     raise DataError(file, f"the tool documents of its domain are missing: expected {candidates[0]}")
+
+
+FORMAT = Format(
+    "traject-bench", "TRAJECT-Bench, sequential or parallel, with the tools/ folder beside it", read, looks_like,
+    context=_domain_of,
+)  # fmt: skip

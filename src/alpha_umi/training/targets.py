@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from alpha_umi.data.rationales import drop
 from alpha_umi.errors import DataError, UserError
 from alpha_umi.toolworld import make_tasks, solve
 from alpha_umi.training.loop import GROUPS, Batch, Row, collate
@@ -85,15 +86,6 @@ def _toolworld(seed: int, index: int, easy: float) -> Trajectory:
 @lru_cache(maxsize=64)
 def _toolworld_chunk(seed: int, chunk: int, easy: float) -> list[Trajectory]:
     return [solve(task) for task in make_tasks("train", _CHUNK, seed=seed * 1_000_003 + chunk, easy=easy)]
-
-
-def without_rationales(trajectory: Trajectory) -> Trajectory:
-    """The trajectory as a client that drops ``reasoning_content`` would send it."""
-    messages = (
-        replace(m, reasoning_content=None) if isinstance(m, AssistantMessage) and m.decision is not None else m
-        for m in trajectory.messages
-    )
-    return replace(trajectory, messages=tuple(messages))
 
 
 def _speaks(trajectory: Trajectory, voices: Iterable[Voice]) -> bool:
@@ -211,7 +203,7 @@ class Batches:
         others: list[Voice] = [voice for voice in voices if voice not in ("planner", "assistant")]
         if others and random.Random(f"drop/{self.seed}/{index}").random() < self.rationale_dropout:
             # a history without rationales is to be read, not to be written: the planner learns nothing from it
-            trajectory, voices = without_rationales(trajectory), others
+            trajectory, voices = drop(trajectory), others
         rng = random.Random(f"reword/{self.seed}/{index}")
         if rng.random() < self.reword:
             trajectory = reword(trajectory, rng)
