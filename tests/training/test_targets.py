@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alpha_umi.data.rationales import drop
 from alpha_umi.errors import DataError, UserError
 from alpha_umi.training.loop import GROUPS, Batch, Row, collate
 from alpha_umi.training.recipe import DataRecipe
-from alpha_umi.training.targets import Batches, Source, _cut, make_row, open_source, without_rationales
+from alpha_umi.training.targets import Batches, Source, _cut, make_row, open_source
 from alpha_umi.trajectory import AssistantMessage, Tool, ToolCall, ToolMessage, Trajectory, UserMessage, write_jsonl
 from alpha_umi.transcript import IGNORED, ROLES, Renderer, Role
 
@@ -252,7 +253,7 @@ def test_dropping_rationales_leaves_everything_else(renderer: Renderer):
     one = asked(1)
     thinking = AssistantMessage("Let me think.")
     one = replace(one, messages=(one.messages[0], thinking, *one.messages[1:]))
-    bare = without_rationales(one)
+    bare = drop(one)
     assert bare.messages[1] == thinking, "a turn that decides nothing has nothing else"
     assert [m.decision for m in bare.messages if isinstance(m, AssistantMessage)] == [
         m.decision for m in one.messages if isinstance(m, AssistantMessage)
