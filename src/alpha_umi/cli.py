@@ -248,13 +248,14 @@ def inspect(
     index: Annotated[int, typer.Option(min=0, help="Which trajectory, from 0.")] = 0,
     model: Annotated[Path | None, typer.Option("--model", help="Render it as this run does.")] = None,
     observation_tokens: Annotated[int, typer.Option(min=16, help="Budget of an observation.")] = 256,
+    html: Annotated[Path | None, typer.Option(help="Write the view as a page, instead of printing it.")] = None,
 ) -> None:
     """Show a trajectory as the model sees it: tokens coloured by role, underlined where they are in the loss."""
     import itertools
 
-    from alpha_umi.display import transcript_lengths, transcript_view
+    from alpha_umi.display import transcript_lengths, transcript_page, transcript_view
     from alpha_umi.run_directory import load_renderer
-    from alpha_umi.trajectory import read_jsonl
+    from alpha_umi.trajectory import atomic_write, read_jsonl
 
     trajectory = next(itertools.islice(read_jsonl(file), index, None), None)
     if trajectory is None:
@@ -262,8 +263,91 @@ def inspect(
     renderer = load_renderer(model, observation_tokens)
     transcript = renderer.render(trajectory)
     console = _console()
+    if html is not None:
+        with atomic_write(html) as page:
+            page.write(transcript_page(transcript, renderer.show))
+        console.print(f"page: {html}", highlight=False)
+        return
     console.print(transcript_view(transcript, renderer.show), soft_wrap=True)
     console.print(transcript_lengths(transcript))
+
+
+@data_app.command()
+def stats(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
+    model: Annotated[Path | None, typer.Option("--model", help="Count tokens as this run does.")] = None,
+    tokens: Annotated[bool, typer.Option(help="Count tokens at all.")] = True,
+    plot: Annotated[Path | None, typer.Option(help="Draw the distributions into this PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Count what a file holds: trajectories, steps, decisions, calls, errors, rationales, lengths."""
+    from alpha_umi.data.stats import Stats
+    from alpha_umi.display import bars, stats_tables
+    from alpha_umi.run_directory import load_renderer
+    from alpha_umi.trajectory import atomic_write, read_jsonl
+
+    counted = Stats(load_renderer(model, 256) if tokens else None)
+    with bars(_console(stderr=True)) as shown:
+        for number, trajectory in enumerate(read_jsonl(file), 1):
+            counted.add(trajectory)
+            shown.count("trajectories", number)
+    if not counted.counts["trajectories"]:
+        raise UserError(f"{file} holds no trajectory")
+    if plot is not None:
+        from alpha_umi.evaluation.plots import lengths_plot
+
+        with atomic_write(plot, "wb") as png:
+            png.write(lengths_plot(counted.values))
+    if as_json:
+        typer.echo(json.dumps(counted.to_json()))
+        return
+    for table in stats_tables(counted.to_json()):
+        _console().print(table)
+
+
+@data_app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
+    show: Annotated[int, typer.Option(min=0, help="How many findings of a kind to show.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every finding as a line of JSON.")] = False,
+) -> None:
+    """Warn of what hurts training: cut names and replies, calls that break their schema, duplicates, and more."""
+    from alpha_umi.data.check import KINDS
+    from alpha_umi.data.check import check as findings_of
+    from alpha_umi.trajectory import read_jsonl
+
+    found: dict[str, list[str]] = {}
+    for finding in findings_of(read_jsonl(file)):
+        found.setdefault(finding.kind, []).append(f"trajectory {finding.index}: {finding.what}")
+        if as_json:
+            typer.echo(json.dumps({"kind": finding.kind, "index": finding.index, "what": finding.what}))
+    if as_json:
+        return
+    console = _console()
+    for kind, places in sorted(found.items(), key=lambda item: -len(item[1])):
+        console.print(f"{len(places):6} {kind}: {KINDS[kind]}", highlight=False, markup=False)
+        for place in places[:show]:
+            console.print(f"         {place[:200]}", style="dim", highlight=False, markup=False)
+    console.print("nothing found" if not found else f"{sum(map(len, found.values()))} findings", highlight=False)
+
+
+@data_app.command()
+def split(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
+    train: Annotated[Path, typer.Option(help="Where the larger side goes.")],
+    test: Annotated[Path, typer.Option(help="Where the held-out side goes.")],
+    by: Annotated[
+        str, typer.Option(help="tool | instruction | category | tool-set | the path of a value in extra.")
+    ] = "instruction",
+    share: Annotated[float, typer.Option(help="Share of the trajectories to hold out.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Another seed, other groups.")] = 0,
+) -> None:
+    """Split a file without leaks: trajectories of one instruction, category or set of called tools stay together."""
+    from alpha_umi.data import split_by
+    from alpha_umi.trajectory import read_jsonl, write_jsonl
+
+    kept, held_out = split_by(read_jsonl(file), by, share, seed)
+    _console().print(f"{write_jsonl(train, kept)} to {train}, {write_jsonl(test, held_out)} to {test}", highlight=False)
 
 
 @eval_app.command("static")

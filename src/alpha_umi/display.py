@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -158,3 +159,26 @@ def transcript_lengths(transcript: Transcript) -> Table:
     learned = sum(label != IGNORED for label in transcript.labels())
     table.add_row("all", str(len(transcript.segments)), str(len(transcript.ids)), str(learned))
     return table
+
+
+def transcript_page(transcript: Transcript, decode: Callable[[list[int]], str]) -> str:
+    """The same view and the table of lengths as an HTML page."""
+    console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(transcript_view(transcript, decode))
+    console.print(transcript_lengths(transcript))
+    return console.export_html(inline_styles=True)
+
+
+def stats_tables(figures: Mapping[str, Any]) -> list[Table]:
+    """What `alpha_umi.data.stats.Stats.to_json` gives, as tables."""
+    counts = Table("what", "count", box=None, header_style="bold")
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {count}" for key, count in value.items()) if name != "lengths" else None
+        if value is not None:
+            counts.add_row(name.replace("_", " "), str(value))
+    columns = list(next(iter(figures["lengths"].values()), {}))
+    lengths = Table("length", *columns, box=None, header_style="bold")
+    for name, row in figures["lengths"].items():
+        lengths.add_row(name.replace("_", " "), *(f"{row[column]:g}" for column in columns))
+    return [counts, lengths]

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import Rejected, convert, split_by
-from alpha_umi.data.split import by_extra, by_instruction, by_tool_set
+from alpha_umi.data.split import by_category, by_extra, by_instruction, by_tool_set
 from alpha_umi.errors import UserError
-from alpha_umi.trajectory import Tool, Trajectory, UserMessage
+from alpha_umi.trajectory import AssistantMessage, Tool, ToolCall, Trajectory, UserMessage
 
 
 def about(text: str, *tools: str, name: str | None = None) -> Trajectory:
@@ -74,3 +74,31 @@ def test_real_sequences_are_held_out_whole(real_data: Path) -> None:
     assert not names[0] & names[1]
     assert len(train) + len(test) == 1470
     assert 0.08 * 1470 < len(test) <= 147
+
+
+def calling(*tools: str, name: str = "") -> Trajectory:
+    calls = tuple(ToolCall(f"c{n}", tool, "{}") for n, tool in enumerate(tools))
+    return Trajectory((), (UserMessage("x"), AssistantMessage(tool_calls=calls)), name)
+
+
+@given(st.lists(st.lists(st.integers(0, 25), max_size=3), min_size=4, max_size=40), st.integers(0, 3))
+def test_no_tool_is_called_on_both_sides(tools: list[list[int]], seed: int) -> None:
+    items = [calling(*map(str, dict.fromkeys(used)), name=str(number)) for number, used in enumerate(tools)]
+    try:
+        train, test = split_by(items, "tool", 0.3, seed)
+    except UserError:
+        return  # all of them are linked
+
+    def called(side: list[Trajectory]) -> set[str]:
+        return {c.name for t in side for m in t.messages if isinstance(m, AssistantMessage) for c in m.tool_calls}
+
+    assert not called(train) & called(test)
+    assert len(train) + len(test) == len(items)
+
+
+def test_a_category_is_found_in_whatever_namespace_it_stands() -> None:
+    items = [Trajectory((), (UserMessage(str(n)),), None, {"some-set": {"domain": "ab"[n % 2]}}) for n in range(10)]
+    train, test = split_by(items, "category", 0.5)
+    assert len({by_category(t) for t in train}) == len({by_category(t) for t in test}) == 1
+    with pytest.raises(UserError, match="no category or domain"):
+        by_category(about("a"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from alpha_umi.errors import UserError
-from alpha_umi.trajectory import Trajectory
+from alpha_umi.trajectory import AssistantMessage, Trajectory
 
 Key = Callable[[Trajectory], str]
 
@@ -23,6 +23,44 @@ def by_tool_set(trajectory: Trajectory) -> str:
     Lists that share some tools count as different; where lists hold random distractors, group by an ``extra`` instead.
     """
     return "\n".join(sorted({tool.name for tool in trajectory.tools}))
+
+
+def by_called_tools(trajectories: Iterable[Trajectory]) -> Key:
+    """Groups trajectories that are linked by the tools they call, directly or through others.
+
+    So no tool that is called on one side is called on the other. Where most trajectories are linked they form one
+    group, which stays in train.
+    """
+    parent: dict[str, str] = {}
+
+    def root(tool: str) -> str:
+        while parent.setdefault(tool, tool) != tool:
+            parent[tool] = parent[parent[tool]]
+            tool = parent[tool]
+        return tool
+
+    for trajectory in trajectories:
+        first, *others = sorted(_called(trajectory)) or [""]
+        for other in others:
+            low, high = sorted((root(first), root(other)))
+            parent[high] = low
+    return lambda trajectory: root(min(_called(trajectory), default=""))
+
+
+def by_category(trajectory: Trajectory) -> str:
+    """Groups by what the source calls its category or domain.
+
+    Raises:
+        UserError: The trajectory has no such thing in its extra.
+    """
+    for values in trajectory.extra.values():
+        for name in ("category", "domain"):
+            if isinstance(values, Mapping) and isinstance(values.get(name), str):
+                return values[name]
+    raise UserError(
+        f"trajectory {trajectory.id or trajectory.instruction[:40]!r} has no category or domain in its extra; "
+        "split by tool, by instruction or by the path of a value that all have."
+    )
 
 
 def by_extra(path: str) -> Key:
@@ -47,8 +85,11 @@ def by_extra(path: str) -> Key:
 
 
 def key_named(name: str) -> Key:
-    """The key function for a name on the command line: ``instruction``, ``tool-set`` or the path of an extra."""
-    named: dict[str, Key] = {"instruction": by_instruction, "tool-set": by_tool_set}
+    """The key function for a name on the command line.
+
+    ``instruction``, ``tool-set``, ``category`` or the path of a value in extra.
+    """
+    named: dict[str, Key] = {"instruction": by_instruction, "tool-set": by_tool_set, "category": by_category}
     return named.get(name) or by_extra(name)
 
 
@@ -63,16 +104,17 @@ def split_by(
 
     Args:
         trajectories: What to split.
-        key: What a group has in common, as a function or a name (see ``key_named``).
+        key: What a group has in common, as a function or a name (``tool``, or see ``key_named``).
         held_out_share: Share of the trajectories to hold out, between 0 and 1.
         seed: Another seed, other groups.
 
     Raises:
         UserError: The share is out of range, or there are fewer than two groups.
     """
-    if not 0 < held_out_share < 1:
-        raise UserError(f"the held-out share is {held_out_share}; give a number between 0 and 1, such as 0.1.")
-    key = key_named(key) if isinstance(key, str) else key
+    _check_share(held_out_share)
+    trajectories = list(trajectories)
+    if isinstance(key, str):
+        key = by_called_tools(trajectories) if key == "tool" else key_named(key)
     keyed = [(key(trajectory), trajectory) for trajectory in trajectories]
     sizes: dict[str, int] = {}
     for group, _ in keyed:
@@ -81,9 +123,7 @@ def split_by(
         raise UserError(
             f"{len(keyed)} trajectories in {len(sizes)} group(s): a split needs two groups. Use another key."
         )
-    shuffled = sorted(
-        sizes, key=lambda group: hashlib.sha256(f"{seed}\n{group}".encode("utf-8", "surrogatepass")).digest()
-    )
+    shuffled = _shuffled(sizes, seed)
     held_out: set[str] = set()
     room = held_out_share * len(keyed)
     for group in shuffled:
@@ -93,3 +133,18 @@ def split_by(
     held_out = held_out or {min(shuffled, key=lambda group: sizes[group])}
     train = [trajectory for group, trajectory in keyed if group not in held_out]
     return train, [trajectory for group, trajectory in keyed if group in held_out]
+
+
+def _called(trajectory: Trajectory) -> set[str]:
+    turns = (m for m in trajectory.messages if isinstance(m, AssistantMessage))
+    return {call.name for turn in turns for call in turn.tool_calls}
+
+
+def _check_share(held_out_share: float) -> None:
+    if not 0 < held_out_share < 1:
+        raise UserError(f"the held-out share is {held_out_share}; give a number between 0 and 1, such as 0.1.")
+
+
+def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """Names in an order that depends on the seed and the names only."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogatepass")).digest())

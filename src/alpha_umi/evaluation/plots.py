@@ -92,6 +92,25 @@ def live_plot(systems: Systems) -> bytes | None:
     return _png(figure)
 
 
+def lengths_plot(lengths: Mapping[str, Sequence[int]]) -> bytes | None:
+    """Histograms of what `alpha_umi.data.stats.Stats.values` holds: tools, steps and tokens a trajectory."""
+    panels = {name: values for name, values in lengths.items() if values}
+    if not panels:
+        return None
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(3.6 * columns + 0.4, 2.6 * rows + 0.6)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (name, values) in zip(grid.flat, panels.items(), strict=False):
+        _style(axes, f"{name.replace('_', ' ')} (median {sorted(values)[len(values) // 2]})")
+        span = max(values) - min(values)
+        axes.hist(values, bins=span + 1 if span < 30 else 30, color=COLORS[0])
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.remove()
+    figure.suptitle("Trajectories by length", fontsize=12, color=_INK)
+    return _png(figure)
+
+
 def split_names(systems: Systems) -> list[str]:
     """Every split that some system has, in the order of first appearance."""
     return list(dict.fromkeys(split for splits in systems.values() for split in splits))

@@ -12,20 +12,14 @@ An observation of a failure is ``{"error": "<kind>: <message>"}``. The kinds, be
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
-
-import jsonschema
-import referencing
-from jsonschema.protocols import Validator
 
 from alpha_umi.errors import ToolError
 from alpha_umi.tools.base import ToolSource
 from alpha_umi.trajectory import Tool, ToolCall
+from alpha_umi.validation import check_call
 
 
 @dataclass(frozen=True)
@@ -65,70 +59,3 @@ async def execute(
         return Observation.failure(error)
     except TimeoutError:
         return Observation.failure(ToolError("timeout", f"no reply within {timeout:g} seconds"))
-
-
-def check_call(call: ToolCall, tools: Sequence[Tool]) -> dict[str, Any]:
-    """The arguments of a call that can be made.
-
-    Raises:
-        ToolError: It can't: ``malformed_call``, ``unknown_tool`` or ``invalid_arguments``, with what to do instead.
-    """
-    if call.malformed:
-        raise ToolError("malformed_call", 'this is no call; write {"name": "...", "arguments": {...}} and nothing else')
-    tool = next((tool for tool in tools if tool.name == call.name), None)
-    if tool is None:
-        raise ToolError("unknown_tool", _unknown(call.name, [tool.name for tool in tools]))
-    arguments = call.parsed()
-    if arguments is None:
-        raise ToolError("invalid_arguments", "the arguments must be one JSON object")
-    problem = _unknown_parameter(tool, arguments) or _against_schema(tool, arguments)
-    if problem is not None:
-        raise ToolError("invalid_arguments", problem)
-    return arguments
-
-
-def _unknown(name: str, names: Sequence[str]) -> str:
-    if not names:
-        return f"there is no tool {name!r}; there are no tools at all"
-    near = difflib.get_close_matches(name, names, n=1)
-    rest = f"did you mean {near[0]!r}?" if near else f"the tools are {', '.join(names)}"
-    return f"there is no tool {name!r}; {rest}"
-
-
-def _unknown_parameter(tool: Tool, arguments: dict[str, Any]) -> str | None:
-    schema = tool.parameters
-    if schema.get("additionalProperties") or schema.get("patternProperties"):
-        return None
-    # parameters that are declared in parts of the schema only are left to the validator
-    if any(key in schema for key in ("$ref", "allOf", "anyOf", "oneOf")):
-        return None
-    properties = schema.get("properties")
-    known = list(properties) if isinstance(properties, dict) else []
-    for name in arguments:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            rest = f"did you mean {near[0]!r}?" if near else f"the parameters are {', '.join(known) or 'none'}"
-            return f"{tool.name} has no parameter {name!r}; {rest}"
-    return None
-
-
-def _against_schema(tool: Tool, arguments: dict[str, Any]) -> str | None:
-    """The first violation in words; None as well where the tool's own schema can't be used."""
-    try:
-        error = next(iter(_validator(tool.schema).iter_errors(arguments)), None)
-    except Exception:  # whatever a foreign schema breaks in the validator is not the model's mistake
-        return None
-    if error is None:
-        return None
-    where = ".".join(str(part) for part in error.absolute_path)
-    if error.validator == "required":
-        return f"{where + ': ' if where else ''}{error.message.replace(' is a required property', ' is required')}"
-    message = error.message if len(error.message) <= 300 else error.message[:300] + "..."
-    return f"{where}: {message}" if where else message
-
-
-@lru_cache(maxsize=1024)
-def _validator(schema: str) -> Validator:
-    parameters = Tool(schema).parameters
-    # an empty registry, so that no reference is ever fetched from the network
-    return jsonschema.Draft202012Validator(parameters, registry=referencing.Registry())
