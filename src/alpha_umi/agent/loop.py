@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from alpha_umi.agent.limits import Limits, StopReason
-from alpha_umi.engines.base import Engine, Generation, Request, Sampling
+from alpha_umi.engines.base import Conversation, Engine, Generation, Request, Sampling
 from alpha_umi.errors import ToolError
 from alpha_umi.tools import Observation, ToolSource, execute
 from alpha_umi.trajectory import (
@@ -240,7 +240,7 @@ class _Run:
             decision, extra = Decision.CALL, {EXTRA: {"undecided": True}}
         if decision is Decision.GIVE_UP:
             return self._give_up(rationale, rationale.strip() or NO_REASON)
-        reason, text = yield from self._speak("caller" if decision is Decision.CALL else "summarizer")
+        reason, text = yield from self._speak("caller" if decision is Decision.CALL else "summarizer", text)
         if reason is not None:
             # the planner has spoken: its turn is kept, without what did not follow
             self._append(AssistantMessage(rationale, extra=extra))
@@ -271,7 +271,9 @@ class _Run:
         yield from self._call(turn)
         return None
 
-    def _speak(self, voice: Voice) -> Generator[Wish, Any, tuple[StopReason | None, str]]:
+    def _speak(
+        self, voice: Voice, planner_text: str | None = None
+    ) -> Generator[Wish, Any, tuple[StopReason | None, str]]:
         """A span of a voice, appended as it was generated; or why there is none."""
         reason = self._over()
         if reason is not None:
@@ -280,7 +282,8 @@ class _Run:
         if prompt + self._limits.least_new_tokens > self._context:
             return StopReason.CONTEXT_LIMIT, ""
         most = min(self._limits.span(voice), self._limits.tokens - self.generated)
-        made: Generation = yield Speak(Request(self.episode.session, voice, tuple(self.transcript.ids), most))
+        so_far = Conversation(self.episode.tools or (), tuple(self.episode.messages), planner_text)
+        made: Generation = yield Speak(Request(self.episode.session, voice, tuple(self.transcript.ids), most, so_far))
         self.prefill += made.prefill_tokens
         self.generated += len(made.ids)
         self.cut += not made.finished

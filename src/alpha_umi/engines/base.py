@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from alpha_umi.errors import UserError
+from alpha_umi.trajectory import Message, Tool
 from alpha_umi.transcript import Renderer, Voice
 
 
@@ -42,6 +43,21 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """What a request's tokens stand for, for an engine that words its prompts itself.
+
+    Attributes:
+        tools: What the agent is shown.
+        messages: The turns so far.
+        planner_text: What the planner wrote in this turn, decision included, if it was its turn before.
+    """
+
+    tools: Sequence[Tool]
+    messages: Sequence[Message]
+    planner_text: str | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """One voice is to speak.
 
@@ -50,12 +66,14 @@ class Request:
         voice: Who speaks.
         ids: The transcript so far, without the voice's header.
         max_new_tokens: Longest span of this request; None takes the sampling's.
+        conversation: The same as messages.
     """
 
     session: int
     voice: Voice
     ids: Sequence[int]
     max_new_tokens: int | None = None
+    conversation: Conversation | None = None
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ A trajectory's gold text is computed once a model; each of its steps begins as a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alpha_umi.agent.limits import MAX_NEW_TOKENS
-from alpha_umi.engines.base import Engine, Generation, Request, Sampling
+from alpha_umi.engines.base import Conversation, Engine, Generation, Request, Sampling
 from alpha_umi.evaluation.metrics import StepPrediction, StepReference
 from alpha_umi.trajectory import AssistantMessage, Decision, Trajectory
 from alpha_umi.transcript import Transcript, Voice, parse_calls, parse_planner, parse_single
@@ -59,6 +59,7 @@ class _Step:
     gold: list[int]
     length: int
     reference: StepReference
+    conversation: Conversation
     prediction: StepPrediction = _NOTHING
     written: tuple[int, ...] = ()
 
@@ -111,7 +112,8 @@ def _golds(engine: Engine, trajectories: Sequence[Trajectory]) -> Iterator[_Gold
         for at, message in enumerate(trajectory.messages):
             if isinstance(message, AssistantMessage) and message.decision is not None:
                 reference = StepReference(names, message.decision, message.tool_calls, message.content)
-                steps.append(_Step(session, number, transcript.ids, starts[at], reference))
+                so_far = Conversation(trajectory.tools, trajectory.messages[:at])
+                steps.append(_Step(session, number, transcript.ids, starts[at], reference, so_far))
                 session += 1
         name = trajectory.id if trajectory.id is not None else str(number)
         yield _Gold(number, name, transcript, steps)
@@ -162,7 +164,9 @@ class _Batch:
         callers: list[_Step] = []
         summarizers: list[_Step] = []
         for step, made in self._generate("planner", self._steps):
-            rationale, decision = parse_planner(self._renderer.decode(made.ids))
+            text = self._renderer.decode(made.ids)
+            rationale, decision = parse_planner(text)
+            step.conversation = replace(step.conversation, planner_text=text)
             piece = self._renderer.written("planner", made.ids)
             step.written = (*piece.header, *piece.span, *piece.tail)
             step.prediction = StepPrediction(decision or Decision.CALL, rationale=rationale)
@@ -192,7 +196,7 @@ class _Batch:
         for step in fitting:
             self._engine.fork(step.parent, step.session, step.length)
         most = self._limits[voice]
-        requests = [Request(step.session, voice, step.ids, most) for step in fitting]
+        requests = [Request(step.session, voice, step.ids, most, step.conversation) for step in fitting]
         for step, made in zip(fitting, self._engine.generate(requests, Sampling()), strict=True):
             self._run.prefill_tokens += made.prefill_tokens
             self._run.generated_tokens += len(made.ids)
