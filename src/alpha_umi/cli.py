@@ -360,7 +360,7 @@ def eval_static(
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
     instructions: Instructions = None,
 ) -> None:
-    """The paper's five static metrics: gold history, one prediction a step."""
+    """The five static metrics, by the paper's rules and by strict ones: gold history, one prediction a step."""
     if predictions is not None:
         figures = _scored_file(predictions)
     elif model is None or data is None:
@@ -371,19 +371,19 @@ def eval_static(
         from alpha_umi.trajectory import write_json
 
         write_json(json_out, figures)
-    shown = (
-        {split: scores["paper"] for split, scores in figures["splits"].items()}
-        if "splits" in figures
-        else {"all": figures["paper"]}
-    )
-    _print_tables({(model or predictions or Path()).name: {"static": shown}})
+    splits = figures.get("splits") or {"all": figures}
+    name = (model or predictions or Path()).name
+    _print_tables({
+        f"{name} ({mode})": {"static": {split: scores[mode] for split, scores in splits.items()}}
+        for mode in ("paper", "strict")
+    })  # fmt: skip
 
 
 def _scored_file(path: Path) -> dict[str, Any]:
-    from alpha_umi.evaluation.metrics import paper_scores
     from alpha_umi.evaluation.reference_predictions import read_groups, read_predictions
+    from alpha_umi.evaluation.toolworld_suite import both_modes
 
-    return {"paper": paper_scores(read_predictions(path), read_groups(path)).to_json()}
+    return both_modes(read_predictions(path), read_groups(path))
 
 
 def _scored_model(model: Path, data: str, instructions: int | None) -> dict[str, Any]:
@@ -397,12 +397,11 @@ def _scored_model(model: Path, data: str, instructions: int | None) -> dict[str,
     use_all_cores()
     with bars(_console(stderr=True)) as shown, open_engine(model) as engine:
         if data == "toolworld":
-            splits = evaluate_static(engine, Suite.default(instructions), None, shown.update)
-            return {"splits": {split: {"paper": scores} for split, scores in splits.items()}}
+            return {"splits": evaluate_static(engine, Suite.default(instructions), None, shown.update)}
         run = static_predictions(
             engine, trajectories[:instructions], on_progress=lambda done, total: shown.update("static", done, total)
         )
-    return {"paper": static_scores(run)}
+    return static_scores(run)
 
 
 @eval_app.command("live")

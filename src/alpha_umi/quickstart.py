@@ -120,7 +120,10 @@ def run_quickstart(
         report = _progress_of(name, on_progress)
         with open_engine(directory) as engine:
             systems[name] = {
-                "static": evaluate_static(engine, plan.suite, folder, report),
+                "static": {
+                    split: scores["paper"] | {"strict": scores["strict"]}
+                    for split, scores in evaluate_static(engine, plan.suite, folder, report).items()
+                },
                 "live": evaluate_live(engine, plan.suite, folder, report),
             }
     costs = {"umi": umi.costs, "single-multitask": {"global": umi.costs["global"], "going on": rival.costs["global"]}}

@@ -65,7 +65,10 @@ def test_paper_data_is_converted_trained_on_and_evaluated(umi: Umi, recipe: Path
         tmp_path / "figures.json",
     )
     assert done.code == 0, done.err
-    paper = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["paper"]
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    paper, strict = figures["paper"], figures["strict"]
+    assert {*paper, "hallu_args", "confusion"} <= set(strict)
+    assert strict["n"]["act_em"] == 12, "strict mode scores every step"
     assert all(0 <= paper[name] <= 1 for name in STATIC)
     assert paper["n"]["plan_acc"] == 12, "two decided steps a trajectory"
 

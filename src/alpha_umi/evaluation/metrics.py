@@ -60,12 +60,15 @@ class StepReference:
         decision: The planner's decision.
         calls: The calls, if the decision is to call.
         answer: The summarizer's answer, if the decision is to finish.
+        parameters: Parameter names that each tool declares; a tool that is missing takes any name, and None means that
+            nothing is known. Only the strict metrics use it.
     """
 
     tool_names: tuple[str, ...]
     decision: Decision
     calls: tuple[ToolCall, ...] = ()
     answer: str | None = None
+    parameters: Mapping[str, frozenset[str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
@@ -31,6 +31,7 @@ _ANSWER = "conclusion:"
 
 class _Tool(BaseModel):
     name: Annotated[str, Field(alias="Name", strict=True)]
+    input: dict[str, Any] | None = None
 
 
 class _Record(BaseModel):
@@ -55,7 +56,8 @@ def read_predictions(path: str | Path) -> list[tuple[StepReference, StepPredicti
         if wanted.decision is Decision.CALL and _END not in record.reference:
             raise DataError(path, f"record {number}: the reference is a call without a caller's text after '{_END}'")
         names = tuple(tool.name for tool in record.tools)
-        reference = StepReference(names, wanted.decision, wanted.calls, wanted.answer)
+        declared = {tool.name: frozenset(tool.input) for tool in record.tools if tool.input is not None}
+        reference = StepReference(names, wanted.decision, wanted.calls, wanted.answer, declared)
         pairs.append((reference, parse_step(record.predictions)))
     return pairs
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from alpha_umi.agent.limits import MAX_NEW_TOKENS
 from alpha_umi.engines.base import Conversation, Engine, Generation, Request, Sampling
 from alpha_umi.evaluation.metrics import StepPrediction, StepReference
+from alpha_umi.evaluation.strict import declared_parameters
 from alpha_umi.trajectory import AssistantMessage, Decision, Trajectory
 from alpha_umi.transcript import Transcript, Voice, parse_calls, parse_planner, parse_single
 
@@ -108,10 +109,11 @@ def _golds(engine: Engine, trajectories: Sequence[Trajectory]) -> Iterator[_Gold
         for segment in transcript.segments:
             starts.setdefault(segment.message, segment.start)
         names = tuple(tool.name for tool in trajectory.tools)
+        declared = declared_parameters(trajectory.tools)
         steps: list[_Step] = []
         for at, message in enumerate(trajectory.messages):
             if isinstance(message, AssistantMessage) and message.decision is not None:
-                reference = StepReference(names, message.decision, message.tool_calls, message.content)
+                reference = StepReference(names, message.decision, message.tool_calls, message.content, declared)
                 so_far = Conversation(trajectory.tools, trajectory.messages[:at])
                 steps.append(_Step(session, number, transcript.ids, starts[at], reference, so_far))
                 session += 1

@@ -11,8 +11,9 @@ from typing import Any
 from alpha_umi.engines.base import Engine
 from alpha_umi.evaluation.live import EpisodeResult, failures_markdown, live_scores
 from alpha_umi.evaluation.live_run import EVALUATION_LIMITS, run_toolworld
-from alpha_umi.evaluation.metrics import paper_scores
+from alpha_umi.evaluation.metrics import StepPrediction, StepReference, paper_scores
 from alpha_umi.evaluation.static import StaticPredictions, static_predictions
+from alpha_umi.evaluation.strict import strict_scores
 from alpha_umi.toolworld import SPLITS, make_tasks, solve
 from alpha_umi.trajectory import Trajectory, atomic_write, write_json
 from alpha_umi.transcript import Voice
@@ -22,6 +23,9 @@ INSTRUCTIONS: Mapping[str, int] = {split: 200 if split in ("I1-Inst", "I1-Tool")
 
 SPAN_TOKENS: Mapping[Voice, int] = {"planner": 192, "caller": 192, "summarizer": 192, "assistant": 384}
 """Longest span of each voice in ToolWorld: twice what the oracle writes, so only a model that is lost is cut."""
+
+PROTOCOL = 2
+"""Of the figures kept on disk; those of another protocol are computed again."""
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -45,15 +49,28 @@ class Suite:
 
 
 def static_scores(predictions: StaticPredictions, seed: int = 0) -> dict[str, Any]:
-    """The ``paper`` object of a split: figures, n, intervals over trajectories."""
-    pairs = [(reference, prediction) for _, reference, prediction in predictions]
-    return paper_scores(pairs, [name for name, _, _ in predictions], seed).to_json()
+    """The ``paper`` and the ``strict`` figures of a split, with n and intervals over trajectories."""
+    return both_modes(
+        [(reference, prediction) for _, reference, prediction in predictions],
+        [name for name, _, _ in predictions],
+        seed,
+    )
+
+
+def both_modes(
+    pairs: Sequence[tuple[StepReference, StepPrediction]], groups: Sequence[str], seed: int = 0
+) -> dict[str, Any]:
+    """Steps scored by the reference's rules and by the strict ones; ``groups`` names the trajectory of each."""
+    return {
+        "paper": paper_scores(pairs, groups, seed).to_json(),
+        "strict": strict_scores(pairs, groups, seed).to_json(),
+    }
 
 
 def evaluate_static(
     engine: Engine, suite: Suite, folder: Path | None, on_progress: OnProgress
 ) -> dict[str, dict[str, Any]]:
-    """Static metrics of each split; what ``folder`` has of the same instructions isn't computed again."""
+    """Static metrics of each split, in both modes; what ``folder`` has of these instructions isn't computed again."""
 
     def one(split: str, count: int) -> dict[str, Any]:
         gold = [solve(task) for task in make_tasks(split, count, suite.seed)]
@@ -110,7 +127,7 @@ def _kept(
     if folder is None:
         return compute()
     path = folder / f"{name}.json"
-    suite = {"instructions": count, "seed": seed}
+    suite = {"instructions": count, "seed": seed, "protocol": PROTOCOL}
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.get("suite") == suite:
