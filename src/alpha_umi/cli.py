@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alpha_umi.agent import Episode
+    from alpha_umi.engines.load import PaperRun
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -32,7 +33,13 @@ eval_app = typer.Typer(no_args_is_help=True, help="Evaluate a run: static metric
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 
-Model = Annotated[Path, typer.Option("--model", help="A run directory.")]
+Model = Annotated[Path | None, typer.Option("--model", help="A run directory.")]
+Planner = Annotated[str | None, typer.Option("--planner", help="The paper's planner: a directory or a hub id.")]
+Caller = Annotated[str | None, typer.Option("--caller", help="The paper's caller, likewise.")]
+Summarizer = Annotated[str | None, typer.Option("--summarizer", help="The paper's summarizer, likewise.")]
+RendererName = Annotated[
+    str | None, typer.Option("--renderer", help="transcript, or paper (for the paper's own checkpoints).")
+]
 Tools = Annotated[list[str], typer.Option("--tools", help="Where tools come from: toolworld.")]
 Instructions = Annotated[int | None, typer.Option(min=1, help="Instructions a split [default: 200 or 100].")]
 
@@ -146,37 +153,50 @@ def _episode(query: str, sources: list[str]) -> Episode:
 @app.command()
 def run(
     query: Annotated[str, typer.Argument(help="What the agent is to do.")],
-    model: Model,
     tools: Tools,
+    model: Model = None,
+    planner: Planner = None,
+    caller: Caller = None,
+    summarizer: Summarizer = None,
+    renderer: RendererName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object.")] = False,
 ) -> None:
     """Solve one query; the planner's rationale, the calls, the replies and the answer are shown as they come."""
     from alpha_umi.agent import run_one
     from alpha_umi.display import agent_display
-    from alpha_umi.engines.load import open_engine
+    from alpha_umi.engines.load import chosen_source, open_engine
 
     if not query.strip():
         raise UserError("the query is empty: say what the agent is to do")
+    source = chosen_source(model, planner, caller, summarizer, renderer)
     episode = _episode(query, tools)
     use_all_cores()
     console = _console()
-    with open_engine(model) as engine:
+    with open_engine(source) as engine:
         outcome = run_one(engine, episode, on_event=None if as_json else agent_display(console))
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False))
 
 
 @app.command()
-def chat(model: Model, tools: Tools) -> None:
+def chat(
+    tools: Tools,
+    model: Model = None,
+    planner: Planner = None,
+    caller: Caller = None,
+    summarizer: Summarizer = None,
+    renderer: RendererName = None,
+) -> None:
     """Talk with the agent; an empty line or Ctrl-D ends it."""
     from alpha_umi.agent import run_one
     from alpha_umi.display import agent_display
-    from alpha_umi.engines.load import open_engine
+    from alpha_umi.engines.load import chosen_source, open_engine
 
+    source = chosen_source(model, planner, caller, summarizer, renderer)
     use_all_cores()
     console = _console()
     episode: Episode | None = None
-    with open_engine(model) as engine:
+    with open_engine(source) as engine:
         while (query := _ask(console)) is not None:
             episode = _episode(query, tools) if episode is None else episode.follow_up(query)
             outcome = run_one(engine, episode, on_event=agent_display(console), keep=True)
@@ -355,24 +375,34 @@ def eval_static(
     data: Annotated[
         str | None, typer.Option(help="A JSONL file of trajectories, or `toolworld` for its six splits.")
     ] = None,
-    model: Annotated[Path | None, typer.Option("--model", help="A run directory.")] = None,
+    model: Model = None,
+    planner: Planner = None,
+    caller: Caller = None,
+    summarizer: Summarizer = None,
+    renderer: RendererName = None,
+    planner_speaker: Annotated[
+        str, typer.Option(help="Paper renderer: planner (as the paper's static inference) or assistant (as training).")
+    ] = "planner",
     predictions: Annotated[Path | None, typer.Option(help="Score a predictions file instead of a model.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
     instructions: Instructions = None,
 ) -> None:
     """The five static metrics, by the paper's rules and by strict ones: gold history, one prediction a step."""
+    from alpha_umi.engines.load import chosen_source
+
     if predictions is not None:
         figures = _scored_file(predictions)
-    elif model is None or data is None:
+    elif data is None:
         raise UserError("give --model RUN and --data FILE (or toolworld), or --predictions FILE")
     else:
-        figures = _scored_model(model, data, instructions)
+        source = chosen_source(model, planner, caller, summarizer, renderer, planner_speaker)
+        figures = _scored_model(source, data, instructions)
     if json_out is not None:
         from alpha_umi.trajectory import write_json
 
         write_json(json_out, figures)
     splits = figures.get("splits") or {"all": figures}
-    name = (model or predictions or Path()).name
+    name = (model or predictions or Path("paper's checkpoints")).name
     _print_tables({
         f"{name} ({mode})": {"static": {split: scores[mode] for split, scores in splits.items()}}
         for mode in ("paper", "strict")
@@ -386,7 +416,7 @@ def _scored_file(path: Path) -> dict[str, Any]:
     return both_modes(read_predictions(path), read_groups(path))
 
 
-def _scored_model(model: Path, data: str, instructions: int | None) -> dict[str, Any]:
+def _scored_model(source: Path | PaperRun, data: str, instructions: int | None) -> dict[str, Any]:
     from alpha_umi.display import bars
     from alpha_umi.engines.load import open_engine
     from alpha_umi.evaluation.static import static_predictions
@@ -395,7 +425,7 @@ def _scored_model(model: Path, data: str, instructions: int | None) -> dict[str,
 
     trajectories = list(read_jsonl(data)) if data != "toolworld" else []
     use_all_cores()
-    with bars(_console(stderr=True)) as shown, open_engine(model) as engine:
+    with bars(_console(stderr=True)) as shown, open_engine(source) as engine:
         if data == "toolworld":
             return {"splits": evaluate_static(engine, Suite.default(instructions), None, shown.update)}
         run = static_predictions(
@@ -406,8 +436,12 @@ def _scored_model(model: Path, data: str, instructions: int | None) -> dict[str,
 
 @eval_app.command("live")
 def eval_live(
-    model: Model,
     world: Annotated[str, typer.Option(help="Where the agent works: toolworld.")],
+    model: Model = None,
+    planner: Planner = None,
+    caller: Caller = None,
+    summarizer: Summarizer = None,
+    renderer: RendererName = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
     traces: Annotated[Path | None, typer.Option(help="Write episodes and failures into this folder.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to run [default: all six].")] = None,
@@ -416,7 +450,7 @@ def eval_live(
 ) -> None:
     """Run the agent on instructions whose tools answer; report the pass rate of each split."""
     from alpha_umi.display import bars
-    from alpha_umi.engines.load import open_engine
+    from alpha_umi.engines.load import chosen_source, open_engine
     from alpha_umi.evaluation.toolworld_suite import Suite, evaluate_live
     from alpha_umi.toolworld import SPLITS
     from alpha_umi.trajectory import write_json
@@ -426,13 +460,14 @@ def eval_live(
     unknown = sorted(set(split or ()) - set(SPLITS))
     if unknown:
         raise UserError(f"--split {unknown[0]}: there is no such split; there are {', '.join(SPLITS)}")
+    source = chosen_source(model, planner, caller, summarizer, renderer)
     use_all_cores()
-    with bars(_console(stderr=True)) as shown, open_engine(model) as engine:
+    with bars(_console(stderr=True)) as shown, open_engine(source) as engine:
         suite = Suite.default(instructions, split or SPLITS)
         splits = evaluate_live(engine, suite, traces, shown.update, concurrency)
     if json_out is not None:
         write_json(json_out, {"splits": splits})
-    _print_tables({model.name: {"live": splits}})
+    _print_tables({(model or Path("paper's checkpoints")).name: {"live": splits}})
 
 
 def _print_tables(systems: dict[str, Any]) -> None:

@@ -165,11 +165,16 @@ def _positions(model: PreTrainedModel) -> int:
     return int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """A tokenizer by directory or hub id; one without chat markers is given ours."""
+def load_bare_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer by directory or hub id, as it is."""
     from transformers import AutoTokenizer
 
-    tokenizer = _from_pretrained(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    return _from_pretrained(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer by directory or hub id; one without chat markers is given ours."""
+    tokenizer = load_bare_tokenizer(name)
     try:
         find_markers(tokenizer)
     except UserError:

@@ -10,9 +10,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alpha_umi.data import Rejected, convert
-from alpha_umi.data.alpha_umi import FORMAT, GIVE_UP_TEXT, caller_text, planner_text
+from alpha_umi.data.alpha_umi import FORMAT, GIVE_UP_TEXT, caller_text, planner_text, write
 from alpha_umi.data.records import RecordError
-from alpha_umi.trajectory import AssistantMessage, Decision, ToolMessage, Trajectory, UserMessage
+from alpha_umi.trajectory import (
+    AssistantMessage,
+    Decision,
+    Message,
+    SystemMessage,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    Trajectory,
+    UserMessage,
+)
 
 TOOL = {"Name": "find", "function": "Finds things.", "input": {"page": "integer, The page", "q": "string, "}}
 
@@ -37,26 +47,6 @@ def trajectories(path: Path) -> list[Trajectory]:
     return [item for item in converted if isinstance(item, Trajectory)]
 
 
-def turns_of(trajectory: Trajectory) -> list[dict[str, str]]:
-    """The conversation a trajectory was made from, rebuilt from the record alone."""
-    turns: list[dict[str, str]] = []
-
-    def say(speaker: str, value: str | None) -> None:
-        if value is not None:
-            turns.append({"from": speaker, "value": value})
-
-    for message in trajectory.messages:
-        if isinstance(message, UserMessage):
-            say("user", message.content)
-        elif isinstance(message, ToolMessage):
-            say("observation", message.content)
-        elif isinstance(message, AssistantMessage):
-            say("assistant", planner_text(message))
-            say("caller", caller_text(message))
-            say("conclusion", message.content)
-    return turns
-
-
 def test_the_test_file_has_728_scored_steps_of_which_528_call(real_data: Path) -> None:
     converted = trajectories(real_data / "alpha-umi" / "test_out_of_domain_a.json")
     assert len(converted) == 200
@@ -72,8 +62,7 @@ def test_the_published_records_can_be_rebuilt_exactly(real_data: Path, name: str
     path = real_data / "alpha-umi" / name
     originals = json.loads(path.read_text(encoding="utf-8"))
     for original, trajectory in zip(originals, trajectories(path), strict=True):
-        assert turns_of(trajectory) == original["conversations"]
-        assert [tool.extra["alpha-umi"] for tool in trajectory.tools] == original["tools"]
+        assert json.dumps(write(trajectory)) == json.dumps(original)
         assert trajectory.instruction == original["instruction"]
         assert Trajectory.from_json(trajectory.to_json()) == trajectory
 
@@ -189,6 +178,101 @@ def test_an_input_line_becomes_a_json_schema(text: str, schema: dict[str, str]) 
     assert converted.extra == {"alpha-umi": tool}
 
 
+# ---- writing ------------------------------------------------------------------------------------------------------
+
+DONE = (("assistant", "Next: conclusion."), ("conclusion", "42"))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        record(*DONE, instruction="Another"),
+        record(*DONE, instruction=None),
+        {key: value for key, value in record(*DONE).items() if key != "instruction"},
+        record(*DONE, source="G1"),
+        record(("conclusion", "42")),
+        record(tools=[{"weight": 1, "Name": "a"}]),
+        record() | {"conversations": [{"from": "user", "value": "x", "weight": 0}]},
+    ],
+)
+def test_a_record_with_oddities_is_written_as_it_was(odd: dict[str, Any]) -> None:
+    assert json.dumps(write(FORMAT.convert_record(odd, "r")), sort_keys=True) == json.dumps(odd, sort_keys=True)
+
+
+def test_what_one_turn_has_beside_its_text_stays_that_turns() -> None:
+    calling = record(("assistant", "Next: caller."), ("caller", "Action: a\nAction Input: {}"), ("observation", ""))
+    for number, turn in enumerate(calling["conversations"]):
+        turn["loss"] = number
+    assert write(FORMAT.convert_record(calling, "r")) == calling
+
+
+def foreign(*messages: Message, tools: tuple[Tool, ...] = ()) -> Trajectory:
+    return Trajectory(tools, (UserMessage("Find it."), *messages))
+
+
+def test_a_trajectory_from_elsewhere_gets_a_planner_turn_for_each_decision() -> None:
+    call = ToolCall("c", "find", '{"q": 1}')
+    written = write(
+        foreign(AssistantMessage("I look.", (call,)), ToolMessage("c", "r"), AssistantMessage(content="42"))
+    )
+    assert [turn["value"] for turn in written["conversations"]] == [
+        "Find it.", "I look. Next: caller.", 'Action: find\nAction Input: {"q": 1}', "r", " Next: conclusion.", "42",
+    ]  # fmt: skip
+    assert written["instruction"] == "Find it."
+
+
+@pytest.mark.parametrize(
+    ("turn", "text"),
+    [
+        (AssistantMessage("Nothing fits.", refusal=GIVE_UP_TEXT), "Nothing fits. Next: give up."),
+        (AssistantMessage("Nothing fits.", refusal="Sorry."), "Nothing fits.\nSorry. Next: give up."),
+        (AssistantMessage("So: Sorry.", refusal="Sorry."), "So: Sorry. Next: give up."),
+        (AssistantMessage(refusal="Sorry."), "Sorry. Next: give up."),
+    ],
+)
+def test_the_words_of_a_refusal_end_the_rationale(turn: AssistantMessage, text: str) -> None:
+    assert write(foreign(turn))["conversations"][1] == {"from": "assistant", "value": text}
+
+
+def test_a_malformed_call_from_elsewhere_is_written_with_its_name() -> None:
+    call = ToolCall("c", "find", "{oops", malformed=True)
+    written = write(foreign(AssistantMessage("I look.", (call,)), ToolMessage("c", "no")))
+    assert written["conversations"][2]["value"] == "Action: find\nAction Input: {oops"
+
+
+def test_a_tool_from_elsewhere_is_its_name_its_description_and_its_arguments_types() -> None:
+    properties = {"q": {"type": "string", "description": "What"}, "n": {"type": ["integer", "null"]}, "x": True}
+    tool = Tool.of("find", "Finds.", {"type": "object", "properties": properties, "required": ["q"]})
+    (document,) = write(foreign(tools=(tool,)))["tools"]
+    assert document == {
+        "Name": "find", "function": "Finds.", "input": {"q": "string, What", "n": "integer", "x": ""}
+    }  # fmt: skip
+
+
+CALL_A, CALL_B = ToolCall("a", "find", "{}"), ToolCall("b", "find", "{}")
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ((SystemMessage("Be kind."),), "no system message"),
+        ((AssistantMessage(tool_calls=(CALL_A, CALL_B)),), "several calls"),
+        ((AssistantMessage(tool_calls=(CALL_A,)),), "a call has no observation"),
+        ((AssistantMessage(tool_calls=(CALL_A,)), AssistantMessage(content="42")), "a call has no observation"),
+        ((AssistantMessage(),), "says nothing"),
+        ((AssistantMessage("So Next: caller."),), "reads like a decision"),
+    ],
+)
+def test_what_the_format_cannot_say_is_not_written(messages: tuple[Message, ...], reason: str) -> None:
+    with pytest.raises(RecordError, match=reason):
+        write(foreign(*messages))
+
+
+def test_a_trajectory_without_a_user_is_not_written() -> None:
+    with pytest.raises(RecordError, match="no user turn"):
+        write(Trajectory((), (AssistantMessage(content="42"),)))
+
+
 # ---- rejected records ---------------------------------------------------------------------------------------------
 
 OBSERVED = ("observation", "r")
@@ -223,7 +307,21 @@ SPEAKERS = st.sampled_from(["user", "assistant", "caller", "observation", "concl
 WORDS = st.sampled_from(
     ["", "x", "x Next: caller.", "Next: give up.", "Next: conclusion.", "Action: a\nAction Input: {}"]
 )
-TURNS = st.lists(st.fixed_dictionaries({"from": SPEAKERS, "value": WORDS | st.text(max_size=9)}), max_size=6)
+TURN = st.fixed_dictionaries(
+    {"from": SPEAKERS, "value": WORDS | st.text(max_size=9)}, optional={"weight": st.integers(0, 1)}
+)
+PLANS = st.sampled_from(["", "x", "x\n", "Next: caller", "x Next: give up."]).flatmap(
+    lambda text: st.sampled_from([text, text + " Next: caller.", text + "\nNEXT: Conclusion .\n"])
+)
+CALLS = st.sampled_from(['Action: a\nAction Input: {"q": 1}', "Action:  a \nAction Input: {}", "Action: a", "?", ""])
+STEPS = st.tuples(
+    st.lists(st.tuples(st.sampled_from(["user", "assistant"]), PLANS), max_size=2),
+    st.just([]) | PLANS.map(lambda text: [("assistant", text)]),
+    CALLS.map(lambda text: [("caller", text), ("observation", "r")]) | st.just([("conclusion", "42")]),
+).map(lambda parts: [{"from": speaker, "value": value} for part in parts for speaker, value in part])
+ASKED = {"from": "user", "value": "x"}
+WHOLE = st.lists(STEPS, max_size=3).map(lambda steps: [ASKED, *(turn for step in steps for turn in step)])
+TURNS = st.lists(TURN, max_size=6) | WHOLE
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: (
@@ -237,12 +335,13 @@ JUNK = st.recursive(
 PARTS = {"tools": st.just([TOOL]) | JUNK, "conversations": TURNS | JUNK}
 
 
-@given(JUNK | st.fixed_dictionaries(PARTS, optional={"instruction": JUNK}))
+@given(JUNK | st.fixed_dictionaries(PARTS, optional={"instruction": st.text(max_size=2) | JUNK, "source": JUNK}))
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_record_is_converted_whole_or_rejected(anything: Any) -> None:
+def test_any_record_is_written_as_it_was_or_rejected(anything: Any) -> None:
     try:
         trajectory = FORMAT.convert_record(anything, "r")
     except RecordError as error:
         assert str(error)
     else:
-        assert turns_of(trajectory) == anything["conversations"]
+        assert json.dumps(write(trajectory), sort_keys=True) == json.dumps(anything, sort_keys=True)
+    FORMAT.looks_like(anything)

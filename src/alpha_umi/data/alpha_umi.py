@@ -9,23 +9,33 @@ A record is ``{"tools": [{"Name", "function", "input": {arg: "type, description"
 * ``caller``: ``Action: NAME\nAction Input: JSON``;
 * ``observation`` and ``conclusion``: the tool's reply and the final answer.
 
-Nothing is lost: where the record's own fields don't determine the original text, ``extra["alpha-umi"]`` holds the rest.
+Nothing is lost: where the record's own fields don't determine the original text, ``extra["alpha-umi"]`` holds the rest,
+and a record that was read is written again as the same JSON value. Of a trajectory from elsewhere the format carries
+
+* of a tool: its name, its description, and of each argument the type's name and the description;
+* a turn's rationale and decision always in a planner turn, the words of a refusal at the end of the rationale;
+* of a chain of ToolBench (`function_chains`): what the reference code's second preprocessing keeps, see `stage_2`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alpha_umi.data import function_chains
 from alpha_umi.data.format import Format
+from alpha_umi.data.function_chains import GIVE_UP_TEXT
 from alpha_umi.data.records import RecordError
 from alpha_umi.trajectory import (
     AssistantMessage,
     Decision,
     Extra,
     Message,
+    SystemMessage,
     Tool,
     ToolCall,
     ToolMessage,
@@ -34,9 +44,6 @@ from alpha_umi.trajectory import (
 )
 
 NAMESPACE = "alpha-umi"
-
-GIVE_UP_TEXT = "I give up: I could not solve this with the tools at hand."
-"""What the user is told where the planner gives up: the format records only the decision, no words for the user."""
 
 MARKERS = {Decision.CALL: " Next: caller.", Decision.FINISH: " Next: conclusion.", Decision.GIVE_UP: " Next: give up."}
 """How a planner turn ends, in its usual form; an ending that differs is kept in ``extra`` as ``marker``."""
@@ -59,7 +66,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class _Tool(_Strict):
+class ToolDocument(_Strict):
+    """A tool as the format describes it; ``input`` is ``type, description`` by argument."""
+
     Name: str = Field(min_length=1)
     function: str = ""
     input: dict[str, str] = {}
@@ -71,7 +80,7 @@ class _Turn(_Strict):
 
 
 class _Record(_Strict):
-    tools: list[_Tool]
+    tools: list[ToolDocument]
     instruction: str | None = None
     conversations: list[_Turn] = Field(min_length=1)
 
@@ -79,15 +88,16 @@ class _Record(_Strict):
 def read(record: Any, name: str, context: None = None) -> Trajectory:
     """Makes a trajectory of one record."""
     parsed = _Record.model_validate(record)
-    tools = tuple(_tool(tool) for tool in parsed.tools)
     messages = _messages(parsed.conversations)
     rest: dict[str, Any] = dict(parsed.model_extra or {})
     said = [turn.value for turn in parsed.conversations if turn.speaker == "user"]
     if not said:
         raise RecordError("the conversation has no user turn")
-    if parsed.instruction is not None and parsed.instruction != said[0]:
+    if "instruction" not in parsed.model_fields_set:
+        rest["instruction"] = False  # no such field; null is one
+    elif parsed.instruction != said[0]:
         rest["instruction"] = parsed.instruction
-    return Trajectory(tools, messages, name, {NAMESPACE: rest} if rest else {})
+    return Trajectory(read_tools(parsed.tools, record["tools"]), messages, name, {NAMESPACE: rest} if rest else {})
 
 
 def looks_like(record: Any) -> bool:
@@ -103,9 +113,14 @@ def _extra(**values: Any) -> Extra:
     return {NAMESPACE: values} if values else {}
 
 
-def _tool(tool: _Tool) -> Tool:
+def read_tools(parsed: list[ToolDocument], written: list[dict[str, Any]]) -> tuple[Tool, ...]:
+    """The tools of a record's documents, which are kept as they were written, the order of their fields included."""
+    return tuple(_tool(tool, document) for tool, document in zip(parsed, written, strict=True))
+
+
+def _tool(tool: ToolDocument, written: dict[str, Any]) -> Tool:
     parameters = {"type": "object", "properties": {name: _property(text) for name, text in tool.input.items()}}
-    return Tool.of(tool.Name, tool.function, parameters, _extra(**tool.model_dump(exclude_unset=True)))
+    return Tool.of(tool.Name, tool.function, parameters, {NAMESPACE: dict(written)})
 
 
 def _property(text: str) -> dict[str, str]:
@@ -125,38 +140,48 @@ def _messages(turns: list[_Turn]) -> tuple[Message, ...]:
         turn = turns[at]
         at += 1
         if turn.speaker == "user":
-            messages.append(UserMessage(turn.value))
+            messages.append(UserMessage(turn.value, _extra(**_fields(turn))))
             continue
         if turn.speaker == "observation":
             raise RecordError("an observation follows no call")
         rationale: str | None = None
-        decision: Decision | None = None
-        extra: dict[str, str] = {}
+        extra: dict[str, Any] = {"marker": None}  # no planner turn
+        fields: dict[str, Any] = {}
         if turn.speaker == "assistant":
             rationale, decision, extra = _planner(turn.value)
+            fields = _fields(turn)
             follower = turns[at].speaker if at < len(turns) else None
             if decision is None and follower in ("caller", "conclusion"):
                 extra, decision = {"marker": ""}, Decision.CALL if follower == "caller" else Decision.FINISH
             if decision is None or decision is Decision.GIVE_UP:
                 refusal = GIVE_UP_TEXT if decision else None
-                messages.append(AssistantMessage(rationale, refusal=refusal, extra=_extra(**extra)))
+                messages.append(AssistantMessage(rationale, refusal=refusal, extra=_extra(**extra, **fields)))
                 continue
             wanted = "caller" if decision is Decision.CALL else "conclusion"
             if follower != wanted:
                 raise RecordError(f"the planner hands over to the {wanted}, but no {wanted} turn follows")
             turn = turns[at]
             at += 1
+        extra |= _fields(turn, fields)
         if turn.speaker == "conclusion":
             messages.append(AssistantMessage(rationale, content=turn.value, extra=_extra(**extra)))
             continue
         calls += 1
-        call, rest = _call(turn.value, f"call_{calls}")
+        call, rest = read_call(turn.value, f"call_{calls}")
         messages.append(AssistantMessage(rationale, (call,), extra=_extra(**extra, **rest)))
         if at == len(turns) or turns[at].speaker != "observation":
             raise RecordError("a call has no observation")
-        messages.append(ToolMessage(call.id, turns[at].value))
+        messages.append(ToolMessage(call.id, turns[at].value, _extra(**_fields(turns[at]))))
         at += 1
     return tuple(messages)
+
+
+def _fields(turn: _Turn, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a turn has beside ``from`` and ``value``, by speaker, joined with that of the turn before."""
+    known = dict(before["fields"]) if before else {}
+    if turn.model_extra:
+        known[turn.speaker] = turn.model_extra
+    return {"fields": known} if known else {}
 
 
 def _planner(text: str) -> tuple[str, Decision | None, dict[str, str]]:
@@ -170,36 +195,171 @@ def _planner(text: str) -> tuple[str, Decision | None, dict[str, str]]:
     return rationale, decision, {} if marker == MARKERS[decision] else {"marker": marker}
 
 
-def _call(text: str, call_id: str) -> tuple[ToolCall, dict[str, str]]:
-    """Reads a caller turn; one that can't be read keeps all its text as arguments and is marked malformed."""
+def read_call(text: str, call_id: str) -> tuple[ToolCall, dict[str, str]]:
+    """Reads a caller turn, and what ``extra`` must remember of it; one that can't be read keeps all its text as arguments and is marked malformed."""
     found = _CALL.match(text)
     if found is not None:
         name, arguments = found[1].strip(), found[2]
         call = ToolCall(call_id, name, arguments)
         if name and call.parsed() is not None:
             return call, {} if name == found[1] else {"action": found[1]}
+    return ToolCall(call_id, _named(text), text, malformed=True), {}
+
+
+def _named(text: str) -> str:
+    """The name that can be read of a malformed call's text."""
     named = _NAME.search(text)
-    return ToolCall(call_id, named[1].strip() if named else "", text, malformed=True), {}
+    return named[1].strip() if named else ""
 
 
 def planner_text(message: AssistantMessage) -> str | None:
-    """The planner turn that ``message`` was made from, byte for byte; None if there was none."""
-    if message.reasoning_content is None:
-        return None
+    """The planner turn that ``message`` was made from, byte for byte; None if there was none.
+
+    Of a message from elsewhere: its rationale, a refusal's own words, and the decision.
+    """
     usual = MARKERS[message.decision] if message.decision else ""
-    return message.reasoning_content + message.extra.get(NAMESPACE, {}).get("marker", usual)
+    marker = message.extra.get(NAMESPACE, {}).get("marker", usual)
+    if marker is None or (message.decision is None and message.reasoning_content is None):
+        return None
+    rationale = message.reasoning_content or ""
+    words = message.refusal or ""
+    if words != GIVE_UP_TEXT and not rationale.endswith(words):
+        rationale += f"\n{words}" if rationale else words
+    return rationale + marker
 
 
 def caller_text(message: AssistantMessage) -> str | None:
-    """The caller turn that ``message`` was made from, byte for byte; None if it calls nothing."""
+    """The caller turn that ``message`` was made from, byte for byte; None if it calls nothing.
+
+    Of a message from elsewhere: its first call. A malformed call is all its text, with the name before it if the text
+    doesn't tell it.
+    """
     if not message.tool_calls:
         return None
     call = message.tool_calls[0]
+    if call.malformed and call.name == _named(call.arguments):
+        return call.arguments
     name = message.extra.get(NAMESPACE, {}).get("action", call.name)
-    return call.arguments if call.malformed else f"Action: {name}\nAction Input: {call.arguments}"
+    return f"Action: {name}\nAction Input: {call.arguments}"
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def stage_2(trajectory: Trajectory) -> Trajectory:
+    """A trajectory of a ToolBench chain as the reference code's second preprocessing leaves it.
+
+    A thought ends in a line break before its decision; a thought without a call is dropped; of an observation only the
+    ``response`` stays (nothing, where the tool reported an error); a refusal has no words of its own.
+    """
+    messages: list[Message] = []
+    for message in trajectory.messages:
+        if isinstance(message, ToolMessage):
+            message = replace(message, content=function_chains.response(message.content), extra={})
+        elif isinstance(message, AssistantMessage):
+            if message.decision is None:
+                continue
+            marker = ("" if message.reasoning_content is None else "\n") + MARKERS[message.decision]
+            refusal = None if message.refusal is None else GIVE_UP_TEXT
+            message = replace(message, refusal=refusal, extra=_extra(marker=marker))
+        messages.append(message)
+    return replace(trajectory, messages=tuple(messages))
+
+
+def as_record(trajectory: Trajectory) -> dict[str, Any]:
+    """A trajectory in this format: the record it was read from, or the nearest to it that the format can say.
+
+    Doesn't ask whether that can be read back, as `write` does: a turn's calls after its first are left out, a system
+    message becomes a user turn.
+    """
+    return _record(_stage_2_of_chains(trajectory))
+
+
+def _stage_2_of_chains(trajectory: Trajectory) -> Trajectory:
+    return stage_2(trajectory) if function_chains.NAMESPACE in trajectory.extra else trajectory
+
+
+def _record(trajectory: Trajectory) -> dict[str, Any]:
+    rest: dict[str, Any] = {"instruction": trajectory.instruction, **trajectory.extra.get(NAMESPACE, {})}
+    if rest["instruction"] is False:
+        del rest["instruction"]
+    return {
+        "tools": [tool_document(tool) for tool in trajectory.tools],
+        **rest,
+        "conversations": [turn for message in trajectory.messages for turn in _turns(message)],
+    }
+
+
+def tool_document(tool: Tool) -> dict[str, Any]:
+    """A tool as the format describes it: the document it was read from, or its name, description and arguments."""
+    if NAMESPACE in tool.extra:
+        return dict(tool.extra[NAMESPACE])
+    properties = tool.parameters.get("properties")
+    arguments = properties.items() if isinstance(properties, Mapping) else ()
+    return {
+        "Name": tool.name,
+        "function": tool.description,
+        "input": {name: _input(schema) if isinstance(schema, Mapping) else "" for name, schema in arguments},
+    }
+
+
+def _input(schema: Mapping[str, Any]) -> str:
+    """An argument's schema as ``type, description``: the first type if it has several, no comma without both."""
+    kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    parts = [part for part in (kind, schema.get("description")) if isinstance(part, str)]
+    return ", ".join(parts)
+
+
+def _turns(message: Message) -> list[dict[str, Any]]:
+    if isinstance(message, AssistantMessage):
+        said = {"assistant": planner_text(message), "caller": caller_text(message), "conclusion": message.content}
+    else:
+        said = {"observation" if isinstance(message, ToolMessage) else "user": message.content}
+    fields = message.extra.get(NAMESPACE, {}).get("fields", {})
+    return [
+        {"from": speaker, "value": value, **fields.get(speaker, {})}
+        for speaker, value in said.items()
+        if value is not None
+    ]
+
+
+def write(trajectory: Trajectory) -> dict[str, Any]:
+    """The record of a trajectory.
+
+    Raises:
+        RecordError: The format has no place for one of its turns.
+    """
+    trajectory = _stage_2_of_chains(trajectory)
+    if not any(isinstance(message, UserMessage) for message in trajectory.messages):
+        raise RecordError("the conversation has no user turn")
+    waiting: ToolCall | None = None
+    for message in trajectory.messages:
+        if isinstance(message, ToolMessage):
+            waiting = None
+            continue
+        if waiting is not None:
+            raise RecordError("a call has no observation")
+        if isinstance(message, SystemMessage):
+            raise RecordError("the format has no system message")
+        if isinstance(message, AssistantMessage):
+            waiting = _only_call(message)
+    if waiting is not None:
+        raise RecordError("a call has no observation")
+    return _record(trajectory)
+
+
+def _only_call(message: AssistantMessage) -> ToolCall | None:
+    if message.decision is None and message.reasoning_content is None:
+        raise RecordError("an assistant turn says nothing")
+    if message.decision is None and _MARKER.search(message.reasoning_content or ""):
+        raise RecordError("a turn that decided nothing reads like a decision")
+    if len(message.tool_calls) > 1:
+        raise RecordError("a turn makes several calls")
+    return message.tool_calls[0] if message.tool_calls else None
 
 
 FORMAT = Format(
     "alpha-umi", "α-UMi's `conversations` (stage 2 and test files): planner, caller, observation, conclusion",
-    read, looks_like,
+    read, looks_like, write=write,
 )  # fmt: skip

@@ -1,30 +1,129 @@
-"""An engine for a run directory, in the precision that is fastest here."""
+"""An engine for a run directory, or for the paper's three checkpoints, in the precision that is fastest here."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, cast, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alpha_umi.compute import device, probe_precision
+from alpha_umi.engines.base import Engine
 from alpha_umi.engines.local import LocalEngine
+from alpha_umi.errors import RunDirectoryError, UserError
 from alpha_umi.run_directory import load_run
+from alpha_umi.transcript import ROLES
+
+Speaker = Literal["assistant", "planner"]
+PAPER_FILE = "paper.json"
+"""Makes a directory a run of the paper's checkpoints: a `PaperRun`."""
+
+_OBSERVATION_TOKENS = 4096
+
+
+class PaperRun(BaseModel):
+    """The paper's checkpoints and how they are prompted.
+
+    Attributes:
+        planner: Directory or hub id, as ``caller`` and ``summarizer``.
+        wording: Of the prompts.
+        planner_speaker: How the planner's turn of a step is headed for the caller and the summarizer.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    planner: str
+    caller: str
+    summarizer: str
+    wording: Literal["toolbench", "toolalpaca"] = "toolbench"
+    planner_speaker: Speaker = "assistant"
 
 
 @contextmanager
-def open_engine(directory: str | Path, threads: int | None = None, context: int | None = None) -> Iterator[LocalEngine]:
+def open_engine(
+    source: str | Path | PaperRun, threads: int | None = None, context: int | None = None
+) -> Iterator[Engine]:
     """Loads a run's models into this process.
 
     Args:
-        directory: The run directory.
+        source: The run directory (with a ``paper.json``: of the paper's checkpoints), or these checkpoints.
         threads: CPU threads; None keeps what is set.
         context: Longest transcript; None takes what the models can.
 
     Raises:
         RunDirectoryError: It isn't a finished run, or another renderer made it.
+        UserError: A checkpoint can't be loaded.
     """
     import torch
 
-    run = load_run(directory)
     dtype = torch.bfloat16 if probe_precision() == "bf16" else torch.float32
-    yield LocalEngine(run.models, run.renderer, dtype, device(), threads, context=context or run.context)
+    if not isinstance(source, PaperRun):
+        described = read_paper_run(Path(source))
+        if described is None:
+            run = load_run(source)
+            yield LocalEngine(run.models, run.renderer, dtype, device(), threads, context=context or run.context)
+            return
+        source = described
+    yield _paper_engine(source, dtype, threads)
+
+
+def _paper_engine(run: PaperRun, dtype: object, threads: int | None) -> Engine:
+    import torch
+
+    from alpha_umi.engines.paper import PaperEngine, load_paper_models
+    from alpha_umi.run_directory import load_renderer
+
+    if threads:
+        torch.set_num_threads(threads)
+    assert isinstance(dtype, torch.dtype)
+    models = load_paper_models({role: getattr(run, role) for role in ROLES}, dtype, device())
+    return PaperEngine(models, load_renderer(None, _OBSERVATION_TOKENS), run.planner_speaker, run.wording)
+
+
+def read_paper_run(directory: Path) -> PaperRun | None:
+    """What a directory's ``paper.json`` says; None if it has none.
+
+    Raises:
+        RunDirectoryError: The file is not what it should be.
+    """
+    path = directory / PAPER_FILE
+    if not path.is_file():
+        return None
+    try:
+        return PaperRun.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, ValidationError) as error:
+        raise RunDirectoryError(f"{path} can't be read: {error}") from error
+
+
+def chosen_source(
+    model: Path | None,
+    planner: str | None,
+    caller: str | None,
+    summarizer: str | None,
+    renderer: str | None,
+    planner_speaker: str = "assistant",
+) -> Path | PaperRun:
+    """A run directory, or three checkpoints with the paper's renderer, as typed on a command line.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if renderer not in (None, "transcript", "paper"):
+        raise UserError(f"unknown renderer {renderer!r}; known are transcript and paper")
+    if planner is None and caller is None and summarizer is None:
+        if model is None:
+            raise UserError("give --model RUN, or --planner ID --caller ID --summarizer ID --renderer paper")
+        return model
+    if model is not None or renderer != "paper" or planner is None or caller is None or summarizer is None:
+        raise UserError(
+            "checkpoints of your own are given as --planner ID --caller ID --summarizer ID --renderer paper, "
+            "all of them and without --model"
+        )
+    if planner_speaker not in get_args(Speaker):
+        raise UserError(f"unknown speaker {planner_speaker!r}; known are {', '.join(get_args(Speaker))}")
+    return PaperRun(
+        planner=planner, caller=caller, summarizer=summarizer, planner_speaker=cast("Speaker", planner_speaker)
+    )

@@ -1,0 +1,216 @@
+r"""The paper's released checkpoints: three models, each prompted with a text of its own, as its code does.
+
+A request's conversation is worded anew for each role (`alpha_umi.data.paper_prompts`), and what a role writes is read
+back into the words of our transcript, so that the agent and the evaluation work with it as with any engine. What the
+reference inference does is kept: greedy or sampled generation of at most 512 new tokens up to ``</s>``, prompts cut
+from the left to 3,750 tokens, a planner's text cut right after its ``Next: ...``, ``Next: caller.`` where it has none.
+The transcript's tokens are book-keeping only; nothing is cached between requests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from alpha_umi.data import alpha_umi
+from alpha_umi.data.paper_prompts import Wording, fill, history_item
+from alpha_umi.data.paper_rows import one_call_a_step
+from alpha_umi.engines.base import Conversation, Generation, Request, Sampling
+from alpha_umi.engines.load import Speaker
+from alpha_umi.errors import UserError
+from alpha_umi.trajectory import Decision, Trajectory
+from alpha_umi.transcript import Renderer, Role, caller_text, parse_planner
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_CONTEXT = 1 << 30  # of the transcript, which no model reads here
+_BATCH = 8
+_RETRIES = 5
+_NOTHING = ("", ".", ",")
+_NEXT = re.compile(r"Next:[ \t]*(caller|conclusion|give up)\b\.?", re.IGNORECASE)
+_DECISIONS = {"caller": Decision.CALL, "conclusion": Decision.FINISH, "give up": Decision.GIVE_UP}
+
+
+@dataclass(frozen=True)
+class PaperModel:
+    """One role's checkpoint and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+class PaperEngine:
+    """Speaks with the paper's checkpoints; an `alpha_umi.engines.base.Engine`.
+
+    Args:
+        models: The checkpoint of each role; on one device, in any precision.
+        renderer: Keeps the books: any tokenizer that can encode every text.
+        planner_speaker: How the planner's turn of this step is headed in the caller's and summarizer's history:
+            ``assistant`` as in training and live inference, ``planner`` as in the reference's static inference.
+        wording: Of the prompts.
+        max_input: Tokens a prompt is cut to, from the left.
+        max_new_tokens: Longest span, whatever a request says.
+    """
+
+    context = _CONTEXT
+
+    def __init__(
+        self,
+        models: Mapping[Role, PaperModel],
+        renderer: Renderer,
+        planner_speaker: Speaker = "assistant",
+        wording: Wording = "toolbench",
+        max_input: int = 3750,
+        max_new_tokens: int = 512,
+    ) -> None:
+        self.models = dict(models)
+        self.renderer = renderer
+        self.planner_speaker: Speaker = planner_speaker
+        self.wording: Wording = wording
+        self.max_input, self.max_new_tokens = max_input, max_new_tokens
+        self._written: dict[int, dict[str, str]] = {}  # a session's planner turns as written, by what was read of them
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+        """Generates one span a request; those of one role run together."""
+        made: dict[int, Generation] = {}
+        for role in dict.fromkeys(request.voice for request in requests):
+            if role not in self.models:
+                raise UserError(
+                    f"the paper's checkpoints are a planner, a caller and a summarizer; none speaks as {role}"
+                )
+            mine = [number for number, request in enumerate(requests) if request.voice == role]
+            for at in range(0, len(mine), _BATCH):
+                numbers = mine[at : at + _BATCH]
+                spans = self._spans(cast("Role", role), [requests[n] for n in numbers], sampling)
+                made |= dict(zip(numbers, spans, strict=True))
+        return [made[number] for number in range(len(requests))]
+
+    def prefill(self, requests: Sequence[Request]) -> list[int]:
+        """Nothing is computed ahead."""
+        return [0] * len(requests)
+
+    def fork(self, parent: int, child: int, length: int) -> None:
+        """Nothing is kept that could be forked."""
+
+    def forget(self, sessions: Iterable[int]) -> None:
+        """Forgets how the planner worded its turns."""
+        for session in sessions:
+            self._written.pop(session, None)
+
+    def prompt(self, request: Request) -> str:
+        """The text that the request's role is prompted with."""
+        assert request.conversation is not None, "the paper's prompts are made of messages, not of tokens"
+        return self._prompt(cast("Role", request.voice), request.session, request.conversation)
+
+    def _prompt(self, role: Role, session: int, so_far: Conversation) -> str:
+        trajectory = one_call_a_step(Trajectory(tuple(so_far.tools), tuple(so_far.messages)))
+        record = alpha_umi.as_record(trajectory)
+        written = self._written.get(session, {})
+        turns: list[tuple[str, str]] = [
+            (turn["from"], written.get(turn["value"], turn["value"])) for turn in record["conversations"]
+        ]
+        thought = ""
+        if so_far.planner_text is not None:
+            thought = paper_planner(so_far.planner_text)
+            thought = written.get(thought, thought)
+            turns.append((self.planner_speaker, thought))
+        history = "".join(history_item(speaker, text) for speaker, text in turns)
+        return fill(role, record["tools"], history, thought, self.wording)
+
+    def _spans(self, role: Role, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+        prompts = [self.prompt(request) for request in requests]
+        texts = self._continue(role, prompts, sampling, 0)
+        for attempt in range(1, _RETRIES + 1):
+            empty = [n for n, made in enumerate(texts) if role == "planner" and made[0].strip() in _NOTHING]
+            if not empty or sampling.temperature == 0:
+                break
+            again = self._continue(role, [prompts[n] for n in empty], sampling, attempt)
+            for number, made in zip(empty, again, strict=True):
+                texts[number] = made
+        return [self._generation(role, r, *made) for r, made in zip(requests, texts, strict=True)]
+
+    def _generation(self, role: Role, request: Request, text: str, finished: bool, read: int) -> Generation:
+        if role == "planner":
+            text, written = our_planner(text)
+            self._written.setdefault(request.session, {})[paper_planner(text)] = written
+        elif role == "caller":
+            text = caller_text([alpha_umi.read_call(text, "call_0")[0]])
+        return Generation((*self.renderer.encode(text), self.renderer.markers.end), finished, read)
+
+    def _continue(
+        self, role: Role, prompts: Sequence[str], sampling: Sampling, attempt: int
+    ) -> list[tuple[str, bool, int]]:
+        """What follows each prompt, whether it ended by itself, and how many tokens were read."""
+        import torch
+
+        model, tokenizer = self.models[role].model, self.models[role].tokenizer
+        rows = [_ids(tokenizer, prompt)[-self.max_input :] for prompt in prompts]
+        width = max(map(len, rows))
+        end = cast("int", tokenizer.eos_token_id)
+        ids = torch.tensor([[end] * (width - len(row)) + row for row in rows], device=model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+        chosen: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature > 0:
+            chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+            torch.manual_seed(sampling.seed + attempt)
+        with torch.inference_mode():
+            out = model.generate(  # pyright: ignore[reportCallIssue]
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=self.max_new_tokens,
+                eos_token_id=end,
+                pad_token_id=end,
+                **chosen,
+            )
+        return [self._cut(tokenizer, out[n, width:], end, len(row)) for n, row in enumerate(rows)]
+
+    @staticmethod
+    def _cut(tokenizer: PreTrainedTokenizerBase, written: torch.Tensor, end: int, read: int) -> tuple[str, bool, int]:
+        ids = written.tolist()
+        finished = end in ids
+        text = tokenizer.decode(ids[: ids.index(end)] if finished else ids, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text, finished, read
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids = tokenizer(text)["input_ids"]
+    assert isinstance(ids, list)
+    return ids
+
+
+def paper_planner(text: str) -> str:
+    """A planner span of our transcript as the paper's planner writes it."""
+    rationale, decision = parse_planner(text)
+    return rationale + (alpha_umi.MARKERS[decision] if decision is not None else "")
+
+
+def our_planner(text: str) -> tuple[str, str]:
+    """A planner's text as a span of our transcript, and as it goes into the history: cut after its decision."""
+    found = _NEXT.search(text)
+    if found is None:
+        return f"{text}\nNext: {Decision.CALL.value}", text + alpha_umi.MARKERS[Decision.CALL]
+    decision = _DECISIONS[found[1].lower()]
+    return f"{text[: found.start()].rstrip()}\nNext: {decision.value}", text[: found.end()]
+
+
+def load_paper_models(names: Mapping[Role, str], dtype: torch.dtype, device: torch.device) -> dict[Role, PaperModel]:
+    """Loads the checkpoints by directory or hub id.
+
+    Raises:
+        UserError: One can't be loaded.
+    """
+    import torch
+
+    from alpha_umi.run_directory import load_bare_tokenizer, load_model
+
+    models: dict[Role, PaperModel] = {}
+    for role, name in names.items():
+        model = load_model(name)
+        torch.nn.Module.to(model, device=device, dtype=dtype)
+        models[role] = PaperModel(model.eval(), load_bare_tokenizer(name))
+    return models
