@@ -15,7 +15,29 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from alpha_umi.data import alpha_umi, traject_bench
+from alpha_umi.data import (
+    alpha_umi,
+    alpha_umi_chains,
+    api_bank,
+    fireact,
+    gsm8k,
+    hermes,
+    ms_swift,
+    openai_messages,
+    paper_rows,
+    seal_tools,
+    sharegpt,
+    tau_bench,
+    toolalpaca,
+    toolbench,
+    toolllama,
+    toolrl,
+    tooltalk,
+    tora,
+    traject_bench,
+    trl,
+    xlam,
+)
 from alpha_umi.data.format import NO_OPTIONS, Format, Options, registry
 from alpha_umi.data.records import BrokenLine, RecordError, Rejected, read_records
 from alpha_umi.data.split import split_by
@@ -29,7 +51,26 @@ __all__ = [
 
 FORMATS: Mapping[str, Format] = registry((
     alpha_umi.FORMAT,
+    alpha_umi_chains.FORMAT,
+    toolbench.FORMAT,
+    toolllama.FORMAT,
     traject_bench.FORMAT,
+    toolalpaca.FORMAT,
+    tau_bench.FORMAT,
+    tooltalk.FORMAT,
+    toolrl.FORMAT,
+    api_bank.FORMAT,
+    seal_tools.FORMAT,
+    fireact.FORMAT,
+    gsm8k.FORMAT,
+    tora.FORMAT,
+    xlam.FORMAT,
+    hermes.FORMAT,
+    ms_swift.FORMAT,
+    sharegpt.FORMAT,
+    trl.FORMAT,
+    openai_messages.FORMAT,
+    paper_rows.FORMAT,
 ))  # fmt: skip
 """Every format, in the order in which ``auto`` tries them."""
 

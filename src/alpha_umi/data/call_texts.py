@@ -112,8 +112,8 @@ def read_tools(given: Any, namespace: str) -> tuple[tuple[Tool, ...], Any]:
     except RecordError:
         if isinstance(given, str) and json_items(given) is None:
             raise
-        tools, _ = tool_schemas.read_tools(_in_json_types(json.loads(given) if isinstance(given, str) else given),
-                                           namespace)  # fmt: skip
+        listed = json.loads(given) if isinstance(given, str) else given
+        tools, _ = tool_schemas.read_tools(_in_json_types(listed), namespace)
         return tools, {"given": given}
 
 
@@ -132,11 +132,13 @@ def _in_json_types(value: Any) -> Any:
         return [_in_json_types(one) for one in value]
     if not isinstance(value, dict):
         return value
-    inner = {key: _in_json_types(one) for key, one in value.items()}
-    kind = value.get("type")
-    if not isinstance(kind, str) or kind in _JSON_TYPES or kind == "function":
-        return inner
-    return {key: one for key, one in inner.items() if key != "type"} | type_schema(kind)
+    mended: dict[str, Any] = {}
+    for key, one in value.items():
+        if key == "type" and isinstance(one, str) and one not in _JSON_TYPES and one != "function":
+            mended |= type_schema(one)
+        else:
+            mended[key] = _in_json_types(one)
+    return mended
 
 
 def type_schema(words: str) -> dict[str, Any]:
