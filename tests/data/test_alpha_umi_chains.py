@@ -202,7 +202,7 @@ def test_what_a_chain_cannot_say_is_not_written(turn: Message, reason: str) -> N
         (record(calls(), ANSWER), "a call has no function message"),
         (record(PROMPT), "a system message is not the first"),
         (record({"role": "assistant", "content": None}), "neither content nor a call"),
-        (record({"role": "robot", "content": ""}), r"chains\[\]: Input tag 'robot'"),
+        (record({"role": "robot", "content": ""}), r"chains\[\]: a message of a chain needs the 'role'"),
         (record({"role": "assistant", "content": "", "function_call": {"name": "a"}}), "arguments: Field required"),
     ],
 )

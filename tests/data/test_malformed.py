@@ -35,7 +35,7 @@ SAMPLE = Trajectory((TOOL,), (
 CALLS_ONLY = Trajectory((TOOL,), SAMPLE.messages[:2], "calls")
 OTHERS: list[dict[str, Any]] = [
     {"question": "How many?", "answer": "He has 3*4=<<3*4=12>>12.\n#### 12"},
-    {"instruction": "Who?", "input": "", "output": "Thought: I\nAction: search[x]\nObservation: y\nAction: finish[z]\n"},
+    {"instruction": "Who?", "input": "", "output": "Thought: I\nAction: search[]\nObservation: y\nAction: finish[z]\n"},
     {"query": "q", "tool list": [{"tool name": "A: b", "executed_output": "x"}], "final_answer": "y"},
     {"task_id": 1, "reward": 1.0, "info": {}, "traj": [{"role": "user", "content": "hi"}], "trial": 0},
     {"answer_generation": {"query": "q", "function": [], "train_messages": [], "finish_type": ""}, "tree": {}},
@@ -79,7 +79,7 @@ def spoiled(rng: random.Random, record: Any) -> str:
         if how == 0:
             del container[key]
         elif how == 1:
-            container[key] = rng.choice(STRANGE)
+            container[key] = copy.deepcopy(rng.choice(STRANGE))
         elif how == 2:
             container[key] = [container[key]] if rng.random() < 0.5 else {"a": container[key]}
         elif how == 3 and isinstance(container[key], str):
@@ -89,7 +89,7 @@ def spoiled(rng: random.Random, record: Any) -> str:
                 text[:at] + rng.choice(("", "\x00", "\ud83d", '"', "\\", "}", "\n\n", text)) + text[at + 1 :]
             )
         elif isinstance(container, list):
-            container.insert(key, rng.choice(STRANGE))
+            container.insert(key, copy.deepcopy(rng.choice(STRANGE)))
             rng.shuffle(container)
     line = json.dumps(record)
     if rng.random() < 0.1:
@@ -164,4 +164,6 @@ def test_a_system_message_survives_every_format_that_says_it_can_carry_it():
         except ValueError:
             continue
         back = one.convert_record(json.loads(json_text(record)), "sample")
-        assert [m.role for m in back.messages][:2] == ["system", "user"], one.name
+        kept = [m.content for m in back.messages if isinstance(m, SystemMessage)]
+        # in ToolBench's chains the system message is the search's prompt, no part of the conversation
+        assert kept == ["Be brief."] or back.extra["toolbench"]["system"] == "Be brief.", one.name

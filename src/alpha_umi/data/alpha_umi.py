@@ -196,7 +196,10 @@ def _planner(text: str) -> tuple[str, Decision | None, dict[str, str]]:
 
 
 def read_call(text: str, call_id: str) -> tuple[ToolCall, dict[str, str]]:
-    """Reads a caller turn, and what ``extra`` must remember of it; one that can't be read keeps all its text as arguments and is marked malformed."""
+    """Reads a caller turn, and what ``extra`` must remember of it.
+
+    One that can't be read keeps all its text as arguments and is marked malformed.
+    """
     found = _CALL.match(text)
     if found is not None:
         name, arguments = found[1].strip(), found[2]

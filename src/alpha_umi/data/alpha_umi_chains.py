@@ -11,7 +11,7 @@ preprocessing makes of it (`alpha_umi.stage_2`) unless the chain goes on after a
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,7 +31,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
     tools: list[ToolDocument]
     instruction: str
-    chains: list[Annotated[ChainMessage, Field(discriminator="role")]] = Field(min_length=1)
+    chains: list[ChainMessage] = Field(min_length=1)
 
 
 def read(record: Any, name: str, context: None = None) -> Trajectory:

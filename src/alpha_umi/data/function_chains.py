@@ -16,9 +16,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from alpha_umi.data.records import RecordError
 from alpha_umi.trajectory import (
@@ -304,11 +304,24 @@ class _Function(_Said):
         return Turn(self.role, self.content, name=self.name, extra=self.more())
 
 
-ChainMessage = _Text | _Assistant | _Function
+def _kind(message: Any) -> str | None:
+    role = message.get("role") if isinstance(message, dict) else None
+    kinds = {"system": "text", "user": "text", "assistant": "assistant", "function": "function"}
+    return kinds.get(role) if isinstance(role, str) else None
+
+
+ChainMessage = Annotated[
+    Annotated[_Text, Tag("text")] | Annotated[_Assistant, Tag("assistant")] | Annotated[_Function, Tag("function")],
+    Discriminator(
+        _kind,
+        custom_error_type="role",
+        custom_error_message="a message of a chain needs the 'role' system, user, assistant or function",
+    ),
+]
 """A message of a chain in JSON; which one is told by ``role``."""
 
 
-def turns_of(messages: Iterable[ChainMessage]) -> list[Turn]:
+def turns_of(messages: Iterable[_Text | _Assistant | _Function]) -> list[Turn]:
     """The turns of a chain that was read from JSON."""
     return [message.turn() for message in messages]
 

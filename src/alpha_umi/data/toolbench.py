@@ -16,9 +16,9 @@ up), with the chosen path's prompt and without hints, which the nodes don't hold
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alpha_umi.data.format import Format
 from alpha_umi.data.function_chains import (
@@ -35,8 +35,6 @@ from alpha_umi.data.function_chains import (
 from alpha_umi.data.records import RecordError
 from alpha_umi.trajectory import Trajectory
 
-Chain = list[Annotated[ChainMessage, Field(discriminator="role")]]
-
 
 class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -45,12 +43,12 @@ class _Lenient(BaseModel):
 class _Generation(_Lenient):
     query: str
     function: list[dict[str, Any]]
-    train_messages: list[Chain] = []
+    train_messages: list[list[ChainMessage]] = []
 
 
 class _Answer(_Lenient):
     answer_generation: _Generation
-    path: Literal["chosen", "other"] = "chosen"
+    path: Literal["chosen", "other", "unreadable"] = "chosen"
 
 
 class _Node(_Lenient):
@@ -65,14 +63,12 @@ class _Tree(_Lenient):
     tree: _Node
 
 
-class _Searched(_Answer):
-    tree: _Tree | None = None
-
-
 def read(record: Any, name: str, context: None = None) -> Trajectory:
     """Makes a trajectory of the chosen path of a file, or of one of the records that `units` makes."""
     parsed = _Answer.model_validate(record)
     generation = parsed.answer_generation
+    if parsed.path == "unreadable":
+        raise RecordError("the tree's other paths can't be read")
     if not generation.train_messages:
         raise RecordError("the search chose no path")
     system, messages = read_chain(turns_of(generation.train_messages[-1]))
@@ -87,16 +83,28 @@ def looks_like(record: Any) -> bool:
 
 
 def units(record: Any, context: None = None) -> Iterator[Any]:
-    """The file itself, for its chosen path, then a record like it for each other finished path of its tree."""
+    """The file itself, for its chosen path, then a record like it for each other finished path of its tree.
+
+    A tree that can't be read is a record of its own, which `read` rejects.
+    """
     yield record
-    parsed = _Searched.model_validate(record)
-    if parsed.tree is None:
+    try:
+        generation = _Answer.model_validate(record).answer_generation
+    except ValidationError:
+        return  # the file itself is rejected for it
+    if record.get("tree") is None:
         return
-    generation = parsed.answer_generation
+    try:
+        yield from _others(generation, _Tree.model_validate(record["tree"]).tree)
+    except (ValidationError, RecordError, RecursionError):
+        yield {**record, "path": "unreadable"}
+
+
+def _others(generation: _Generation, root: _Node) -> Iterator[dict[str, Any]]:
     chosen = turns_of(generation.train_messages[-1]) if generation.train_messages else []
     prompt = chosen[:1] if chosen and chosen[0].role == "system" else []
     given = [turn for turn in chosen if turn.role not in ("system", "user")]
-    for path in _finished(parsed.tree.tree):
+    for path in _finished(root):
         turns = _turns(path)
         if turns == given:
             given = []  # once: another path of the same words is a path of its own

@@ -4,7 +4,7 @@ A record is ``{"id": "Step 5: QUERY", "conversations": [{"from", "value"}]}``, o
 the step, and the step last. ``from`` is
 
 * ``system``: the search's prompt, the three words of the form added, and at its end ``Specifically, you have access to
-  the following APIs:`` with the functions as a Python list, `Finish` last;
+  the following APIs:`` with the functions as a Python list (parsed, never evaluated), `Finish` last;
 * ``user``: ``\n{instruction}\nBegin!\n``, later the search's hints;
 * ``assistant``: ``\nThought: TEXT\nAction: NAME\nAction Input: JSON``, the text empty where there was no thought, and
   several thoughts, one after the other, where thoughts came without a call;
@@ -17,14 +17,13 @@ What was read is written again as the same JSON value. Of another trajectory the
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alpha_umi.data.call_texts import literal
 from alpha_umi.data.format import Format
 from alpha_umi.data.function_chains import (
     FINISH_FUNCTION,
@@ -111,13 +110,9 @@ def _functions(system: str) -> list[dict[str, Any]]:
     _, found, text = system.rpartition(_APIS)
     if not found:
         raise RecordError("the system turn lists no APIs")
-    try:
-        functions = ast.literal_eval(text.strip())
-        json.dumps(functions)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise RecordError("the system turn's list of APIs can't be read") from error
+    functions = literal(text)
     if not isinstance(functions, list) or not all(isinstance(function, dict) for function in functions):
-        raise RecordError("the system turn's APIs are no list of functions")
+        raise RecordError("the system turn's APIs can't be read as a list of functions")
     return functions
 
 

@@ -110,9 +110,10 @@ class PaperEngine:
         trajectory = one_call_a_step(Trajectory(tuple(so_far.tools), tuple(so_far.messages)))
         record = alpha_umi.as_record(trajectory)
         written = self._written.get(session, {})
-        turns: list[tuple[str, str]] = [
-            (turn["from"], written.get(turn["value"], turn["value"])) for turn in record["conversations"]
-        ]
+        turns: list[tuple[str, str]] = []
+        for turn in record["conversations"]:
+            text: str = turn["value"]
+            turns.append((turn["from"], written.get(text, text)))
         thought = ""
         if so_far.planner_text is not None:
             thought = paper_planner(so_far.planner_text)
