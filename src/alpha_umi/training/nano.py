@@ -144,8 +144,8 @@ def base_card(facts: dict[str, Any]) -> str:
         "**Training.**", "",
         "| leg | steps | tokens | in the loss | FLOPs | minutes | mean loss of the last 100 steps |",
         "|---|---|---|---|---|---|---|", *costs, "",
-        f"Forward passes in {facts['precision']}, torch {facts['torch']}. `recipes/nano-base.yaml` and, for the second "
-        "leg, `recipes/nano-base-2.yaml` make it again.", "",
+        f"Forward passes in {facts['precision']}, torch {facts['torch']}. The recipes `recipes/nano-base*.yaml`, one a "
+        "leg and in this order, make a backbone like it.", "",
         "**Copying probe** on unseen documents, teacher-forced, first choice of the saved bf16 weights:", "",
         "| kind of document | tokens right | parts exact |", "|---|---|---|", *rows, "",
     ])  # fmt: skip
