@@ -21,12 +21,14 @@ from alpha_umi.training.functions import (
     call_text,
     fields,
     listed,
+    noun,
     number,
     plan_text,
     record,
     said,
     services,
     tell,
+    verb,
 )
 from alpha_umi.training.words import (
     ADJECTIVES,
@@ -226,10 +228,10 @@ def restated(rng: random.Random) -> Document:
 def lists(rng: random.Random) -> Document:
     """Items to repeat, reverse, count, pick by place or find the neighbour of."""
     code, first = letters(rng), invented(rng)
-    alike = [rng.choice(NOUNS) for _ in range(3)]
+    alike = [noun(rng) for _ in range(3)]
     make = rng.choice((
         proper_name, identifier, invented, lambda r: said(number(r)), lambda r: identifier(r, code),
-        lambda r: f"{first.capitalize()} {proper_name(r)}", lambda r: f"{first}_{r.choice(VERBS)}_{r.choice(alike)}",
+        lambda r: f"{first.capitalize()} {proper_name(r)}", lambda r: f"{first}_{verb(r)}_{r.choice(alike)}",
         lambda r: f"{invented(r)}_{r.choice(VERBS)}_{r.choice(alike)}",
         lambda r: f"{r.choice(alike)}{r.choice((first, *alike))}_{r.choice(alike)}",
     ))  # fmt: skip
@@ -255,7 +257,8 @@ def lists(rng: random.Random) -> Document:
 
 def references(rng: random.Random) -> Document:
     """Facts that lead from one name to another, and questions of one step or two."""
-    (first, second), people = rng.sample(NOUNS, 2), [proper_name(rng) for _ in range(rng.randint(2, 4))]
+    first, second = noun(rng), noun(rng)
+    people = [proper_name(rng) for _ in range(rng.randint(2, 4))]
     places = {person: proper_name(rng) for person in people}
     codes = {place: identifier(rng) for place in places.values()}
     facts = [f"The {first} of {a} is {b}." for a, b in places.items()] + [
@@ -275,7 +278,7 @@ def phrases(rng: random.Random) -> Document:
     doc: Document = []
     for _ in range(rng.randint(3, 6)):
         words = [
-            rng.choice(rng.choice((NOUNS, VERBS, ADJECTIVES, LINKING, LINKING, THINGS)))
+            noun(rng) if rng.random() < 0.4 else rng.choice(rng.choice((VERBS, ADJECTIVES, LINKING, LINKING, THINGS)))
             for _ in range(rng.randint(2, 6))
         ]
         text = " ".join(words)

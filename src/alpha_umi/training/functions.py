@@ -34,6 +34,28 @@ OPENINGS = (
 )  # fmt: skip
 
 
+_ENDINGS = ("ing", "er", "ment", "tion", "al", "ity", "s", "ist", "or", "age", "ery", "ful", "ness", "hood")
+_STRANGE = 0.45
+"""Share of nouns and verbs that are on no list: a tool that nobody has seen is made of such words."""
+
+
+def noun(rng: random.Random) -> str:
+    """An ordinary noun, or a word that is on no list: an invented one, or a known one with another ending."""
+    if rng.random() >= _STRANGE:
+        return rng.choice(NOUNS)
+    return invented(rng) if rng.random() < 0.6 else _inflected(rng)
+
+
+def verb(rng: random.Random) -> str:
+    """A verb, now and then one that is on no list."""
+    return invented(rng) if rng.random() < _STRANGE / 3 else rng.choice(VERBS)
+
+
+def _inflected(rng: random.Random) -> str:
+    word = rng.choice((*NOUNS, *VERBS, *THINGS)) + rng.choice((*_ENDINGS, rng.choice(NOUNS)))
+    return invented(rng) if word in reserved() or word in _collections() else word
+
+
 def number(rng: random.Random) -> float | int:
     """A number of one to four digits, sometimes with decimals."""
     if rng.random() < 0.25:
@@ -141,8 +163,8 @@ class Field:
 def field(rng: random.Random, name: str | None = None) -> Field:
     """A random field."""
     if name is None:
-        noun = rng.choice(NOUNS) if rng.random() < 0.8 else rng.choice(THINGS)
-        name = noun if rng.random() < 0.7 else f"{rng.choice(ADJECTIVES + NOUNS)}_{noun}"
+        last = noun(rng) if rng.random() < 0.85 else rng.choice(THINGS)
+        name = last if rng.random() < 0.7 else f"{rng.choice((rng.choice(ADJECTIVES), noun(rng)))}_{last}"
     words = name.replace("_", " ")
     kind = rng.choices(
         ("name", "id", "date", "time", "integer", "number", "boolean", "enum", "array"),
@@ -150,7 +172,10 @@ def field(rng: random.Random, name: str | None = None) -> Field:
     )[0]
     if kind in ("id", "date", "time") and rng.random() < 0.6:
         name = f"{name}_{kind}" if rng.random() < 0.8 else kind
-    choices = tuple(rng.sample(ADJECTIVES + NOUNS, rng.randint(2, 4))) if kind == "enum" else ()
+    choices: tuple[str, ...] = ()
+    if kind == "enum":
+        drawn = (rng.choice((rng.choice(ADJECTIVES), noun(rng))) for _ in range(rng.randint(2, 4)))
+        choices = tuple(dict.fromkeys(drawn))
     said_so = rng.choice((f"{words} {kind}", f"the {words}", f"{words} wanted", f"{kind} of a {words}"))
     return Field(name, kind, said_so if rng.random() < 0.35 else "", choices, letters(rng) if kind == "id" else "")
 
@@ -277,28 +302,28 @@ def _collections() -> frozenset[str]:
 def service(rng: random.Random, count: int) -> list[Function]:
     """``count`` functions of one invented service, with distinct names and descriptions."""
     pool = fields(rng, rng.randint(2, 5))
-    subjects = [pool[0].words.split()[0], rng.choice(NOUNS)]
+    subjects = [pool[0].words.split()[0], noun(rng)]
     first = rng.choice((invented(rng), invented(rng), rng.choice(NOUNS), subjects[0]))
     second = rng.choice(("", "", invented(rng), rng.choice(NOUNS + THINGS)))
     prefix = first + (second if len(first) + len(second) <= 14 else "")
     while prefix in _collections():
         prefix = invented(rng)
-    nouns = [rng.choice(NOUNS) for _ in range(count)]
+    nouns = [noun(rng) for _ in range(count)]
     if rng.random() < 0.35:
         nouns[-1] = nouns[0]  # the same thing, with another verb
     out: dict[str, Function] = {}
     while len(out) < count:
-        noun, verb, subject = nouns[len(out)], rng.choice(VERBS), rng.choice(subjects)
+        thing, does, subject = nouns[len(out)], verb(rng), rng.choice(subjects)
         template = rng.choice(_ABOUT)
         about = template.format(
-            verb=verb, noun=noun, nouns=plural(noun), subject=subject, adjective=rng.choice(ADJECTIVES)
+            verb=does, noun=thing, nouns=plural(thing), subject=subject, adjective=rng.choice(ADJECTIVES)
         )
         chosen = [p for i, p in enumerate(pool) if rng.random() < (1.4 / len(pool) if i else 0.7)]
         params = tuple(chosen or [rng.choice(pool)])[:4]
         required = tuple(p.name for p in params if rng.random() < 0.75) or (params[0].name,)
-        name = f"{prefix}_{verb}_{rng.choice((noun, noun, plural(noun)))}"
+        name = f"{prefix}_{does}_{rng.choice((thing, thing, plural(thing)))}"
         out.setdefault(
-            name, Function(name, verb, noun, subject if "{subject}" in template else "", about, params, required)
+            name, Function(name, does, thing, subject if "{subject}" in template else "", about, params, required)
         )
     return list(out.values())
 
