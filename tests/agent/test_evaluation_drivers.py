@@ -128,9 +128,9 @@ def predict(script: Mapping[Voice, str], context: int = 8192) -> list[tuple[Step
 def test_every_decided_turn_is_a_step_and_an_undecided_one_is_none() -> None:
     steps = predict({"planner": "x\nNext: Give up"})
     assert [reference for reference, _ in steps] == [
-        StepReference((), Decision.CALL, (CALL,)),
-        StepReference((), Decision.FINISH, (), "Found."),
-        StepReference((), Decision.GIVE_UP),
+        StepReference((), Decision.CALL, (CALL,), parameters={}),
+        StepReference((), Decision.FINISH, (), "Found.", parameters={}),
+        StepReference((), Decision.GIVE_UP, parameters={}),
     ]
     assert {prediction for _, prediction in steps} == {StepPrediction(Decision.GIVE_UP, rationale="x")}
 

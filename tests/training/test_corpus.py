@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from alpha_umi.toolworld import SPLITS, load_catalogue, make_tasks
 from alpha_umi.toolworld.values import Vocabulary, words
 from alpha_umi.training.corpus import KINDS, Document, document, documents, tokenizer_text
+from alpha_umi.training.functions import service
 from alpha_umi.training.nano import encode_document, packed_row
 from alpha_umi.training.words import ADJECTIVES, LINKING, NOUNS, THINGS, VERBS, identifier, invented, proper_name
 from alpha_umi.transcript import IGNORED, NANO_END
@@ -133,6 +134,24 @@ def test_a_missing_argument_is_asked_for_and_a_given_one_is_not():
             assert request.text.startswith("Request: ")
             asked += 1
     assert asked > 100
+
+
+def test_tools_are_often_made_of_words_that_are_on_no_list():
+    """What is read only off a list of known words isn't read: a tool of unseen words would be lost on such a reader."""
+    rng = random.Random(0)
+    known = {*NOUNS, *VERBS, *ADJECTIVES, *THINGS}
+    parts = [part for _ in range(400) for one in service(rng, 3) for p in one.params for part in p.name.split("_")]
+    strange = sum(part not in known | {"id", "date", "time"} for part in parts) / len(parts)
+    assert 0.25 < strange < 0.6
+
+
+def test_functions_of_a_service_look_alike():
+    """They share the beginning of their names and some parameters, so that only reading tells them apart."""
+    rng = random.Random(1)
+    made = [service(rng, 3) for _ in range(100)]
+    assert all(len({one.name.split("_")[0] for one in functions}) == 1 for functions in made)
+    assert all(len({one.name for one in functions}) == 3 for functions in made)
+    assert sum(bool({p.name for p in a.params} & {p.name for p in b.params}) for a, b, _ in made) > 40
 
 
 def test_invented_words_are_many_and_none_is_toolworlds():
