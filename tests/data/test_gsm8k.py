@@ -83,6 +83,11 @@ PIECES = st.lists(
 JSON = st.recursive(st.none() | st.integers() | st.text(max_size=6), lambda inner: st.lists(inner, max_size=3))
 
 
+def test_an_annotation_behind_the_final_mark_is_rejected() -> None:
+    with pytest.raises(RecordError, match="the last line holds an annotation"):
+        FORMAT.convert_record({"question": "x", "answer": "#### <<1+1=2>>"}, "r")
+
+
 @given(JSON | st.fixed_dictionaries({"question": st.just("x"), "answer": PIECES.map("".join) | JSON}))
 def test_any_record_is_converted_whole_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)

@@ -64,6 +64,8 @@ def read(record: Any, name: str, context: None = None) -> Trajectory:
     end = _END.search(parsed.answer)
     if end is None:
         raise RecordError("answer: no last line with ####")
+    if "<<" in end[1]:
+        raise RecordError("answer: the last line holds an annotation")
     messages = (UserMessage(parsed.question), *_steps(parsed.answer[: end.start()], end[1]))
     origin = {"answer": end[1]} | (parsed.model_extra or {})
     return Trajectory((CALCULATOR,), messages, name, keep(NAMESPACE, origin))
