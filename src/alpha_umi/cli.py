@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from alpha_umi.agent import Episode
     from alpha_umi.engines.load import PaperRun
+    from alpha_umi.trajectory import Trajectory
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -269,6 +270,8 @@ def inspect(
     model: Annotated[Path | None, typer.Option("--model", help="Render it as this run does.")] = None,
     observation_tokens: Annotated[int, typer.Option(min=16, help="Budget of an observation.")] = 256,
     html: Annotated[Path | None, typer.Option(help="Write the view as a page, instead of printing it.")] = None,
+    renderer_name: Annotated[str, typer.Option("--renderer", help="transcript, or paper: its rows.")] = "transcript",
+    role: Annotated[str, typer.Option(help="Whose rows `--renderer paper` shows.")] = "planner",
 ) -> None:
     """Show a trajectory as the model sees it: tokens coloured by role, underlined where they are in the loss."""
     import itertools
@@ -280,6 +283,11 @@ def inspect(
     trajectory = next(itertools.islice(read_jsonl(file), index, None), None)
     if trajectory is None:
         raise UserError(f"{file} has no trajectory {index}; the first is 0")
+    if renderer_name == "paper":
+        _inspect_paper(trajectory, role)
+        return
+    if renderer_name != "transcript":
+        raise UserError(f"unknown renderer {renderer_name!r}; known are transcript and paper")
     renderer = load_renderer(model, observation_tokens)
     transcript = renderer.render(trajectory)
     console = _console()
@@ -290,6 +298,20 @@ def inspect(
         return
     console.print(transcript_view(transcript, renderer.show), soft_wrap=True)
     console.print(transcript_lengths(transcript))
+
+
+def _inspect_paper(trajectory: Trajectory, role: str) -> None:
+    """Prints the paper's rows of a role: the prompt dim, what is learned in the role's colour."""
+    from rich.text import Text
+
+    from alpha_umi.data import Options
+    from alpha_umi.data.paper_rows import rows
+    from alpha_umi.display import COLORS
+
+    console = _console()
+    for number, row in enumerate(rows([trajectory], Options.of(role=role)), 1):
+        console.rule(f"row {number}: {len(row['input'])} characters read, {len(row['target'])} learned")
+        console.print(Text.assemble((row["input"], "dim"), (row["target"], f"underline {COLORS.get(role, 'blue')}")))
 
 
 @data_app.command()

@@ -75,3 +75,8 @@ def test_paper_data_is_converted_trained_on_and_evaluated(umi: Umi, recipe: Path
     done = umi("data", "inspect", tmp_path / "tb.jsonl", "--index", 2, "--model", tmp_path / "run")
     assert done.code == 0, done.err
     assert "weather_for_city" in done.out
+
+    done = umi("data", "inspect", tmp_path / "tb.jsonl", "--renderer", "paper", "--role", "caller")
+    assert done.code == 0, done.err
+    assert "You have assess to the following apis" in done.out and "Action Input: " in done.out
+    assert umi("data", "inspect", tmp_path / "tb.jsonl", "--renderer", "papyrus").code == 2
