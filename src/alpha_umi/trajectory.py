@@ -372,7 +372,7 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
+def members_of(text: str, at: int) -> Iterator[tuple[str, int, int]]:
     """Yields ``(key, start, stop)`` of each member's value in the valid JSON object that opens at ``at``."""
     at = _skip(text, at + 1)
     while text[at] != "}":
@@ -384,7 +384,7 @@ def _members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
         at = _skip(text, at + 1) if text[at] == "," else at
 
 
-def _items(text: str, at: int) -> Iterator[tuple[int, int]]:
+def items_of(text: str, at: int) -> Iterator[tuple[int, int]]:
     """Yields ``(start, stop)`` of each item in the valid JSON array that opens at ``at``."""
     at = _skip(text, at + 1)
     while text[at] != "]":
@@ -396,10 +396,10 @@ def _items(text: str, at: int) -> Iterator[tuple[int, int]]:
 
 def _tool_texts(line: str) -> list[str]:
     """The verbatim text of every ``tools[i].function`` in a valid JSON line (the last wins where a key is doubled)."""
-    top = {key: start for key, start, _ in _members(line, _skip(line, 0))}
+    top = {key: start for key, start, _ in members_of(line, _skip(line, 0))}
     texts = []
-    for start, _ in _items(line, top["tools"]) if "tools" in top else ():
-        spans = {key: (begin, stop) for key, begin, stop in _members(line, start)}
+    for start, _ in items_of(line, top["tools"]) if "tools" in top else ():
+        spans = {key: (begin, stop) for key, begin, stop in members_of(line, start)}
         begin, stop = spans["function"]
         texts.append(line[begin:stop])
     return texts

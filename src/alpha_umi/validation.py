@@ -43,15 +43,25 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     return f"there is no tool {name!r}; {rest}"
 
 
-def _unknown_parameter(tool: Tool, arguments: dict[str, Any]) -> str | None:
+def declared_parameters(tool: Tool) -> list[str] | None:
+    """The parameter names that a tool declares; None if its schema takes others too, or declares some elsewhere.
+
+    A schema that says nothing of further parameters is closed. One opens it with ``additionalProperties`` or
+    ``patternProperties``, and declares parameters in parts of it with ``$ref``, ``allOf``, ``anyOf`` or ``oneOf``.
+    """
     schema = tool.parameters
     if schema.get("additionalProperties") or schema.get("patternProperties"):
         return None
-    # parameters that are declared in parts of the schema only are left to the validator
-    if any(key in schema for key in ("$ref", "allOf", "anyOf", "oneOf")):
+    if schema.keys() & {"$ref", "allOf", "anyOf", "oneOf"}:
         return None
     properties = schema.get("properties")
-    known = list(properties) if isinstance(properties, dict) else []
+    return list(properties) if isinstance(properties, dict) else []
+
+
+def _unknown_parameter(tool: Tool, arguments: dict[str, Any]) -> str | None:
+    known = declared_parameters(tool)
+    if known is None:  # left to the validator
+        return None
     for name in arguments:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

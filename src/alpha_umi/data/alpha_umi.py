@@ -49,7 +49,8 @@ MARKERS = {Decision.CALL: " Next: caller.", Decision.FINISH: " Next: conclusion.
 """How a planner turn ends, in its usual form; an ending that differs is kept in ``extra`` as ``marker``."""
 
 _MARKER = re.compile(r"Next:[ \t]*(caller|conclusion|give up)[ \t]*\.?\s*\Z", re.IGNORECASE)
-_DECISIONS = {"caller": Decision.CALL, "conclusion": Decision.FINISH, "give up": Decision.GIVE_UP}
+DECISIONS = {"caller": Decision.CALL, "conclusion": Decision.FINISH, "give up": Decision.GIVE_UP}
+"""What the planner writes after ``Next:``, in lower case."""
 _CALL = re.compile(r"Action: ([^\n]*)\nAction Input: (.*)\Z", re.DOTALL)
 _NAME = re.compile(r"Action:[ \t]*([^\n]*)")
 _TYPES = {
@@ -189,7 +190,7 @@ def _planner(text: str) -> tuple[str, Decision | None, dict[str, str]]:
     found = _MARKER.search(text)
     if found is None:
         return text, None, {}
-    decision = _DECISIONS[found[1].lower()]
+    decision = DECISIONS[found[1].lower()]
     rationale = text[: found.start()].rstrip()
     marker = text[len(rationale) :]
     return rationale, decision, {} if marker == MARKERS[decision] else {"marker": marker}

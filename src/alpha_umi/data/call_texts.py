@@ -14,8 +14,7 @@ from typing import Any
 
 from alpha_umi.data import tool_schemas
 from alpha_umi.data.records import RecordError
-from alpha_umi.trajectory import AssistantMessage, Tool, ToolCall, json_text
-from alpha_umi.trajectory import _items as items_of
+from alpha_umi.trajectory import AssistantMessage, Tool, ToolCall, items_of, json_text
 
 _NOT_A_LITERAL = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
 _JSON_TYPES = {"string", "integer", "number", "boolean", "array", "object", "null"}

@@ -13,9 +13,7 @@ from typing import Any
 
 from alpha_umi.data.records import BrokenLine, RecordError, read_records
 from alpha_umi.errors import DataError
-from alpha_umi.trajectory import Extra, Tool, ToolCall, json_text, schema_problem
-from alpha_umi.trajectory import _items as items_of
-from alpha_umi.trajectory import _members as members_of
+from alpha_umi.trajectory import Extra, Tool, ToolCall, items_of, json_text, members_of, schema_problem
 
 _KINDS: Mapping[type, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object", type(None): "null",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,6 +16,9 @@ from alpha_umi.engines.local import LocalEngine
 from alpha_umi.errors import RunDirectoryError, UserError
 from alpha_umi.run_directory import load_run
 from alpha_umi.transcript import ROLES
+
+if TYPE_CHECKING:
+    import torch
 
 Speaker = Literal["assistant", "planner"]
 PAPER_FILE = "paper.json"
@@ -70,7 +73,7 @@ def open_engine(
     yield _paper_engine(source, dtype, threads)
 
 
-def _paper_engine(run: PaperRun, dtype: object, threads: int | None) -> Engine:
+def _paper_engine(run: PaperRun, dtype: torch.dtype, threads: int | None) -> Engine:
     import torch
 
     from alpha_umi.engines.paper import PaperEngine, load_paper_models
@@ -78,7 +81,6 @@ def _paper_engine(run: PaperRun, dtype: object, threads: int | None) -> Engine:
 
     if threads:
         torch.set_num_threads(threads)
-    assert isinstance(dtype, torch.dtype)
     models = load_paper_models({role: getattr(run, role) for role in ROLES}, dtype, device())
     return PaperEngine(models, load_renderer(None, _OBSERVATION_TOKENS), run.planner_speaker, run.wording)
 

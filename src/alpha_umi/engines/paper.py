@@ -32,7 +32,6 @@ _BATCH = 8
 _RETRIES = 5
 _NOTHING = ("", ".", ",")
 _NEXT = re.compile(r"Next:[ \t]*(caller|conclusion|give up)\b\.?", re.IGNORECASE)
-_DECISIONS = {"caller": Decision.CALL, "conclusion": Decision.FINISH, "give up": Decision.GIVE_UP}
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def our_planner(text: str) -> tuple[str, str]:
     found = _NEXT.search(text)
     if found is None:
         return f"{text}\nNext: {Decision.CALL.value}", text + alpha_umi.MARKERS[Decision.CALL]
-    decision = _DECISIONS[found[1].lower()]
+    decision = alpha_umi.DECISIONS[found[1].lower()]
     return f"{text[: found.start()].rstrip()}\nNext: {decision.value}", text[: found.end()]
 
 

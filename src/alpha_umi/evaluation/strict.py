@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alpha_umi import validation
 from alpha_umi.evaluation.metrics import NO_CALL, StepPrediction, StepReference
 from alpha_umi.evaluation.statistics import Interval, bootstrap_means
 from alpha_umi.trajectory import Decision, Tool, ToolCall
@@ -162,19 +163,12 @@ def strict_step_scores(reference: StepReference, prediction: StepPrediction) -> 
 def declared_parameters(tools: Sequence[Tool]) -> dict[str, frozenset[str]]:
     """The parameter names that each tool declares, for :attr:`StepReference.parameters`.
 
-    A schema that says nothing of further parameters is closed. A tool is left out whose schema opens the object
-    (``additionalProperties``, ``patternProperties``) or declares parameters in parts of it (``$ref``, ``allOf``,
-    ``anyOf``, ``oneOf``). Of two tools with one name the first counts.
+    A tool whose schema isn't closed (see :func:`alpha_umi.validation.declared_parameters`) is left out. Of two tools
+    with one name the first counts.
     """
-    declared: dict[str, frozenset[str]] = {}
-    for tool in reversed(tools):
-        declared.pop(tool.name, None)
-        schema = tool.parameters
-        opened = schema.get("additionalProperties") or schema.get("patternProperties")
-        if not opened and not schema.keys() & {"$ref", "allOf", "anyOf", "oneOf"}:
-            properties = schema.get("properties")
-            declared[tool.name] = frozenset(properties if isinstance(properties, dict) else ())
-    return declared
+    first = {tool.name: tool for tool in reversed(tools)}
+    declared = {name: validation.declared_parameters(tool) for name, tool in first.items()}
+    return {name: frozenset(names) for name, names in declared.items() if names is not None}
 
 
 def answer_rouge_l(prediction: str, reference: str) -> float:

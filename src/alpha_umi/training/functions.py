@@ -160,11 +160,10 @@ class Field:
         return rng.choice(ways)
 
 
-def field(rng: random.Random, name: str | None = None) -> Field:
+def field(rng: random.Random) -> Field:
     """A random field."""
-    if name is None:
-        last = noun(rng) if rng.random() < 0.85 else rng.choice(THINGS)
-        name = last if rng.random() < 0.7 else f"{rng.choice((rng.choice(ADJECTIVES), noun(rng)))}_{last}"
+    last = noun(rng) if rng.random() < 0.85 else rng.choice(THINGS)
+    name = last if rng.random() < 0.7 else f"{rng.choice((rng.choice(ADJECTIVES), noun(rng)))}_{last}"
     words = name.replace("_", " ")
     kind = rng.choices(
         ("name", "id", "date", "time", "integer", "number", "boolean", "enum", "array"),
