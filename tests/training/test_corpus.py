@@ -18,10 +18,11 @@ from alpha_umi.training.corpus import KINDS, Document, document, documents, toke
 from alpha_umi.training.functions import service
 from alpha_umi.training.nano import encode_document, packed_row
 from alpha_umi.training.words import ADJECTIVES, LINKING, NOUNS, THINGS, VERBS, identifier, invented, proper_name
-from alpha_umi.transcript import IGNORED, NANO_END
+from alpha_umi.transcript import IGNORED, NANO_END, ROLES, nano_token
 
 NAME = re.compile(r"\w+")
 WORD = re.compile(r"[A-Za-z]+")
+END = "." + NANO_END
 DOCUMENTS = 3000
 INSTRUCTIONS = 150
 
@@ -108,8 +109,8 @@ def test_calls_are_json_and_their_names_and_values_stand_before_them():
     for seed in range(200):
         before = ""
         for part in KINDS["requests"][0](random.Random(seed)):
-            _, said, made = part.text.partition("Call: ")
-            for line in made.splitlines() if said and part.learn else ():
+            called = part.learn and part.text.startswith('{"name"')
+            for line in part.text.removesuffix(NANO_END).splitlines() if called else ():
                 call = json.loads(line)
                 assert call["name"] in before
                 for value in call["arguments"].values():
@@ -119,20 +120,31 @@ def test_calls_are_json_and_their_names_and_values_stand_before_them():
     assert calls > 300
 
 
+def test_a_request_is_a_chat_and_what_is_learnt_of_it_an_assistant_says():
+    """The roles' headers are left to fine-tuning; the program opens every segment."""
+    for seed in range(100):
+        doc = KINDS["requests"][0](random.Random(seed))
+        assert doc[0].text == nano_token("system")
+        for header, said in itertools.pairwise(doc):
+            if said.learn:
+                assert header.text == nano_token("assistant")
+                assert said.text.endswith(NANO_END)
+        assert not {part.text for part in doc} & {nano_token(role) for role in ROLES}
+
+
 def test_a_missing_argument_is_asked_for_and_a_given_one_is_not():
     """What the plan marks as unknown is what the question names, and nothing but what the request leaves out."""
     asked = 0
     for seed in range(300):
-        doc = KINDS["requests"][0](random.Random(seed))
-        for request, plan in itertools.pairwise(doc):
-            if "\nAsk: " not in plan.text:
-                continue
-            unknown = [
-                piece.split()[-2] for piece in plan.text.split("\n")[0].rstrip(".").split(", ") if piece.endswith(" ?")
-            ]
-            assert plan.text.split("Ask: ")[1] == " and ".join(name.replace("_", " ") for name in unknown) + "\n"
-            assert request.text.startswith("Request: ")
-            asked += 1
+        learned = [part.text for part in KINDS["requests"][0](random.Random(seed)) if part.learn]
+        for plan, question in itertools.pairwise(learned):
+            unknown = [piece.split()[-2] for piece in plan.rstrip(END).split(", ") if piece.endswith(" ?")]
+            asks = question.startswith("Please add the ")
+            assert asks == bool(unknown)
+            if asks:
+                names = " and ".join(name.replace("_", " ") for name in unknown)
+                assert question == f"Please add the {names}.{NANO_END}"
+                asked += 1
     assert asked > 100
 
 

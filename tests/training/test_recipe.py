@@ -55,6 +55,13 @@ def test_an_unknown_key_is_named_with_what_was_perhaps_meant(content: dict[str, 
         parse_recipe(content)
 
 
+def test_a_key_of_another_kind_of_recipe_is_not_offered():
+    content = {"task": "pretrain", "out": "somewhere", "steps": 5, "batch_tokens": 100}
+    with pytest.raises(RecipeError, match="unknown key 'batch_tokens'") as caught:
+        parse_recipe(content)
+    assert "did you mean 'batch_tokens'" not in str(caught.value)
+
+
 def test_an_unknown_key_like_no_other_comes_with_all_there_are():
     with pytest.raises(RecipeError, match=r"unknown key 'zzzzzz'; known keys: .*batch_tokens"):
         parse_recipe(glpft(zzzzzz=1))

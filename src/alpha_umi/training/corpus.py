@@ -4,8 +4,9 @@ Six kinds of document, each drawn from a seed: requests over functions, records 
 to copy from, references to follow, and plain phrases. A document is a list of parts; ``learn`` says whether a part
 follows from what stands before it, and only such parts are in the loss: no value drawn at random, and no wording that
 could have been another. What is to be copied often looks alike (names of one service, identifiers with the same
-letters), so that the last word alone doesn't tell what comes next. Nothing here is taken from ToolWorld: no tool,
-template or value (tested).
+letters), so that the last word alone doesn't tell what comes next. Requests are written as a chat, in the transcript's
+own segments, with everything that is to be learnt under the header of an ``assistant``: planner, caller and summarizer
+are left to fine-tuning. Nothing here is taken from ToolWorld: no tool, template or value (tested).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from alpha_umi.training.words import (
     letters,
     proper_name,
 )
+from alpha_umi.transcript import KINDS as HEADERS
+from alpha_umi.transcript import NANO_END, Kind, nano_token
 
 _UNKNOWN = "?"
 _ERRORS = ("not found", "closed", "too late", "broken line", "refused", "try later", "bad request", "limit reached")
@@ -60,13 +63,17 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _said(kind: Kind, text: str) -> Document:
+    """A segment of a chat; what an assistant says follows from what stands before it."""
+    return [Part(nano_token(kind), False), Part(text + NANO_END, kind == "assistant")]
+
+
 def _shown(rng: random.Random, functions: Sequence[Function]) -> Document:
-    """The functions there are, as schemas or in short."""
+    """The functions there are, as schemas, or now and then in short."""
+    if rng.random() < 0.85:
+        return _said("system", "\n".join(["# Tools", *(one.schema for one in functions)]))
     head = rng.choice(("Functions:", "API:", "Available functions", "What can be called:", "# Functions"))
-    short = rng.random() < 0.35
-    return [Part(head + "\n", False)] + [
-        Part((one.signature if short else one.schema) + "\n", False) for one in functions
-    ]
+    return _said("system", "\n".join([head, *(one.signature for one in functions)]))
 
 
 class _Step(NamedTuple):
@@ -79,7 +86,11 @@ class _Step(NamedTuple):
 
     @property
     def call(self) -> str:
-        return call_text(self.function.name, self.arguments) + "\n"
+        return call_text(self.function.name, self.arguments)
+
+    @property
+    def reply(self) -> Document:
+        return _said("tool", _json(self.result))
 
 
 def _step(rng: random.Random, one: Function, arguments: dict[str, Any], holds: dict[str, Any] | None = None) -> _Step:
@@ -103,10 +114,11 @@ def _single(rng: random.Random, known: Sequence[Function], often: Mapping[str, i
     one = rng.choice(known)
     step = _step(rng, one, one.arguments(rng))
     return [
-        Part(f"Request: {one.request(rng, step.arguments, often[one.noun] == 1)}.\n", False),
-        Part(f"Plan: {plan_text([one], [step.arguments])}\nCall: {step.call}", True),
-        Part(f"Result: {_json(step.result)}\n", False),
-        Part(f"Answer: {step.answer}.\n", True),
+        *_said("user", f"{one.request(rng, step.arguments, often[one.noun] == 1)}."),
+        *_said("assistant", plan_text([one], [step.arguments])),
+        *_said("assistant", step.call),
+        *step.reply,
+        *_said("assistant", f"{step.answer}."),
     ]
 
 
@@ -118,8 +130,9 @@ def _incomplete(rng: random.Random, known: Sequence[Function], often: Mapping[st
     planned = {name: _UNKNOWN if name in lost else value for name, value in arguments.items()}
     ask = " and ".join(p.words for p in one.params if p.name in lost)
     return [
-        Part(f"Request: {one.request(rng, given, often[one.noun] == 1)}.\n", False),
-        Part(f"Plan: {plan_text([one], [planned])}\nAsk: {ask}\n", True),
+        *_said("user", f"{one.request(rng, given, often[one.noun] == 1)}."),
+        *_said("assistant", plan_text([one], [planned])),
+        *_said("assistant", f"Please add the {ask}."),
     ]
 
 
@@ -128,10 +141,11 @@ def _together(rng: random.Random, known: Sequence[Function], often: Mapping[str,
     wishes = [step.function.request(rng, step.arguments, often[step.function.noun] == 1) for step in steps]
     plan = plan_text([step.function for step in steps], [step.arguments for step in steps])
     return [
-        Part(f"Request: {rng.choice(('. Also: ', '. And ', '. Besides: ', ' as well as ')).join(wishes)}.\n", False),
-        Part(f"Plan: both, {plan}\nCall: {steps[0].call}{steps[1].call}", True),
-        Part("".join(f"Result: {_json(step.result)}\n" for step in steps), False),
-        Part(f"Answer: {steps[0].answer}. {steps[1].answer}.\n", True),
+        *_said("user", f"{rng.choice(('. Also: ', '. And ', '. Besides: ', ' as well as ')).join(wishes)}."),
+        *_said("assistant", f"Both, {plan}"),
+        *_said("assistant", "\n".join(step.call for step in steps)),
+        *(part for step in steps for part in step.reply),
+        *_said("assistant", " ".join(f"{step.answer}." for step in steps)),
     ]
 
 
@@ -147,17 +161,17 @@ def _in_turn(rng: random.Random, known: Sequence[Function], often: Mapping[str, 
         that = next(iter(linked), None)
         wishes.append(one.request(rng, arguments, often[one.noun] == 1 and that is None, that))
         opening = f"the {that.replace('_', ' ')} is {said(linked[that])}, " if that else "next, " if number_ else ""
-        plans.append(f"Plan: {opening}{plan_text([one], [arguments])}\n")
+        plans.append(opening + plan_text([one], [arguments]))
         linked = {}
         if number_ + 1 < len(functions) and rng.random() < 0.6:
             link = rng.choice(functions[number_ + 1].params)
             linked = {link.name: link.draw(rng)}
         steps.append(_step(rng, one, arguments, linked))
     joint = rng.choice((". Then ", " and afterwards ", ". Once done, ", "; next ", ". After it, "))
-    doc = [Part(f"Request: {joint.join(wishes)}.\n", False)]
+    doc = _said("user", f"{joint.join(wishes)}.")
     for plan, step in zip(plans, steps, strict=True):
-        doc += [Part(f"{plan}Call: {step.call}", True), Part(f"Result: {_json(step.result)}\n", False)]
-    return [*doc, Part(f"Answer: {' '.join(f'{step.answer}.' for step in steps)}\n", True)]
+        doc += [*_said("assistant", plan), *_said("assistant", step.call), *step.reply]
+    return [*doc, *_said("assistant", " ".join(f"{step.answer}." for step in steps))]
 
 
 def requests(rng: random.Random) -> Document:
@@ -173,7 +187,7 @@ def requests(rng: random.Random) -> Document:
     for _ in range(rng.choice((2, 2, 3, 3, 4))):
         if rng.random() < 0.1:
             wish = hidden.request(rng, hidden.arguments(rng), often[hidden.noun] == 1)
-            doc += [Part(f"Request: {wish}.\n", False), Part("Plan: no function fits.\n", True)]
+            doc += [*_said("user", f"{wish}."), *_said("assistant", "No function fits.")]
         else:
             make = rng.choices((_single, _incomplete, _together, _in_turn), (0.4, 0.2, 0.12, 0.28))[0]
             doc += make(rng, known, often)
@@ -308,7 +322,9 @@ def tokenizer_text(seed: int, index: int) -> str:
     words = [rng.choice(rng.choice((NOUNS, NOUNS, VERBS, ADJECTIVES, LINKING, THINGS))) for _ in range(120)]
     forms = [f'"{word}" {word} {word.capitalize()}.\n' for word in words[:80]]
     linked = [f" {rng.choice(LINKING)} {word}" for word in words]
-    return "".join(forms + linked) + "".join(part.text for part in document(seed, index))
+    markers = {*map(nano_token, HEADERS)}
+    text = "".join(part.text for part in document(seed, index) if part.text not in markers)
+    return "".join(forms + linked) + text.replace(NANO_END, "\n")
 
 
 def document(seed: int, index: int) -> Document:

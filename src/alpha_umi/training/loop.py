@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from alpha_umi.compute import Precision, autocast, device
 from alpha_umi.errors import RunDirectoryError, UserError
+from alpha_umi.training.attention import blockwise
 from alpha_umi.training.optimizer import Optimization, make_optimizers, rate, set_rate
 from alpha_umi.trajectory import write_json
 from alpha_umi.transcript import IGNORED
@@ -211,7 +212,9 @@ class Trainer:
         self.model.train()
         saved = time.monotonic()
         while self.step < min(self.steps, stop_at or self.steps):
-            on_step(self._one_step())
+            with blockwise(self.model):
+                report = self._one_step()
+            on_step(report)
             if time.monotonic() - saved > self.checkpoint_seconds and self.step < self.steps:
                 self.save()
                 saved = time.monotonic()

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 from alpha_umi.compute import probe_precision
 from alpha_umi.run_directory import load_model, load_tokenizer, save_model, shipped_base
 from alpha_umi.training.corpus import Document, document, tokenizer_text
-from alpha_umi.training.loop import GROUPS, Batch, Row, StepReport, Trainer, collate
+from alpha_umi.training.loop import GROUPS, Batch, Row, StepReport, Trainer, collate, embedding_matrix
 from alpha_umi.training.probe import copying_probe
 from alpha_umi.training.recipe import NANO_BASE, NanoShape, PretrainRecipe
 from alpha_umi.training.tokenizer import train_tokenizer
 from alpha_umi.trajectory import atomic_write, write_json
-from alpha_umi.transcript import IGNORED, NANO_END
+from alpha_umi.transcript import IGNORED, NANO_END, ROLES, nano_token
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 _TEXT = GROUPS.index("text")
 
@@ -82,6 +82,8 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
     """Trains tokenizer and backbone and saves both to ``recipe.out`` (bf16 safetensors); resumes where it stopped."""
     import torch
 
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
     out = Path(recipe.out)
     base = out / "base"
     if (base / "training.json").exists():
@@ -111,6 +113,7 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
         on_step(report)
 
     trainer.train(remember)
+    _open_alike(model, tokenizer)
     save_model(model, tokenizer, base, torch.bfloat16)
     probe = copying_probe(load_model(str(base)), tokenizer)
     facts: dict[str, Any] = {
@@ -123,6 +126,17 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
         file.write(base_card(facts))
     trainer.discard_checkpoints()
     return base
+
+
+def _open_alike(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Gives the roles' headers the embedding of the assistant's: fine-tuning starts from a voice that can speak."""
+    import torch
+
+    embeddings = embedding_matrix(model)
+    assistant, *roles = (tokenizer.convert_tokens_to_ids(nano_token(kind)) for kind in ("assistant", *ROLES))
+    with torch.no_grad():
+        for role in roles:
+            embeddings[role] = embeddings[assistant]
 
 
 def base_card(facts: dict[str, Any]) -> str:

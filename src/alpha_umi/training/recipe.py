@@ -59,6 +59,7 @@ class PretrainRecipe(_Section):
     optimization: Optimization = Optimization(optimizer="muon", learning_rate=5e-3)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
+    threads: int | None = Field(default=None, ge=1)
     seed: int = 0
     checkpoint_seconds: float = Field(default=60.0, gt=0)
 
@@ -198,16 +199,17 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise RecipeError(f"{override!r}: the value is not YAML") from error
 
 
-_SECTIONS: tuple[type[BaseModel], ...] = (
-    PretrainRecipe, GlpftRecipe, DataRecipe, StageRecipe, NanoShape, Optimization,
-)  # fmt: skip
+_SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
+    "pretrain": (PretrainRecipe, NanoShape, Optimization),
+    "glpft": (GlpftRecipe, DataRecipe, StageRecipe, NanoShape, Optimization),
+}
 
 
 def _explain(problem: Any) -> str:
     """One pydantic complaint as: where, what is wrong, what was given, what was perhaps meant."""
     where = [str(part) for part in problem["loc"] if part not in ("pretrain", "glpft", "NanoShape", "str")]
     if problem["type"] == "extra_forbidden":
-        known = sorted({key for section in _SECTIONS for key in section.model_fields})
+        known = sorted({key for section in _SECTIONS[problem["loc"][0]] for key in section.model_fields})
         near = difflib.get_close_matches(where[-1], known, 1)
         return f"unknown key {'.'.join(where)!r}" + (
             f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
