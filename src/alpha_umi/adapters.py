@@ -1,12 +1,13 @@
 """Low-rank adapters of the three roles on one backbone, chosen token by token.
 
-A `RoleLinear` adds ``B_r (A_r x) · alpha / rank`` to a linear layer for the tokens of role *r* and nothing for tokens of no
-role, so one forward may hold bare tokens and tokens of several roles. Two variants differ in which tokens are a role's
-own: all of the sequence (``lora``), or those from the role's header to the end of its span (``alora``, activated LoRA:
-Greenewald et al. 2025). What comes before the header is then the bare backbone's, and the roles can share it.
+A `RoleLinear` adds ``B_r (A_r x) · alpha / rank`` to a linear layer for the tokens of role *r* and nothing for tokens
+of no role, so one forward may hold bare tokens and tokens of several roles. Two variants differ in which tokens are a
+role's own: all of the sequence (``lora``), or those from the role's header to the end of its span (``alora``,
+activated LoRA: Greenewald et al. 2025). What comes before the header is then the bare backbone's, and the roles can
+share it.
 
-Files are PEFT's own (``adapter_config.json``, ``adapter_model.safetensors``): the adapters load in PEFT, and ``lora`` ones
-in any server with LoRA.
+Files are PEFT's own (``adapter_config.json``, ``adapter_model.safetensors``): the adapters load in PEFT, and
+``lora`` ones in any server with LoRA.
 
 Shapes: N tokens of a forward, flattened; I and O the widths of a layer, R the rank.
 """
@@ -19,53 +20,26 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 from alpha_umi.errors import RunDirectoryError, UserError
+from alpha_umi.run_directory import AdapterIdentity, AdapterShape, Variant
 from alpha_umi.trajectory import write_json
 from alpha_umi.transcript import Role
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Variant = Literal["lora", "alora"]
 Route = Mapping[Role, torch.Tensor] | Role | None
 """Which tokens are whose: flat indices (int64 [n]) a role, one role for all tokens, or nobody's."""
 
 _IDENTITY = "alpha_umi.json"
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-
-
-class AdapterShape(BaseModel):
-    """The shape of a role's adapter; part of a recipe.
-
-    Attributes:
-        rank: R.
-        alpha: The adapter's output is scaled by ``alpha / rank``.
-        targets: Names of the linear layers that get one, as they end; ``all-linear`` takes every one but the head.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rank: int = Field(default=32, ge=1)
-    alpha: float = Field(default=64.0, gt=0)
-    targets: list[str] | Literal["all-linear"] = "all-linear"
-
-
-class AdapterIdentity(BaseModel):
-    """What an adapter belongs to; lies beside it as ``alpha_umi.json``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: Role
-    variant: Variant
-    backbone: str
-    renderer: str
 
 
 class _Routes:
@@ -244,9 +218,7 @@ def save_adapter(
         ) from error
 
 
-def read_adapter(
-    directory: Path, identity: AdapterIdentity
-) -> tuple[AdapterShape, dict[str, torch.Tensor]]:
+def read_adapter(directory: Path, identity: AdapterIdentity) -> tuple[AdapterShape, dict[str, torch.Tensor]]:
     """Reads a saved adapter.
 
     Args:
@@ -271,3 +243,32 @@ def read_adapter(
         if found != wanted:
             raise RunDirectoryError(f"{directory}: the adapter is for another {key} ({found}, here {wanted})")
     return shape, tensors
+
+
+def load_adapters(
+    model: PreTrainedModel, folders: Mapping[Role, Path], variant: Variant, backbone: Path, renderer: str
+) -> RoleAdapters:
+    """Puts saved adapters on their backbone.
+
+    Args:
+        model: The backbone; changed in place.
+        folders: Where each role's adapter is.
+        variant: They all have to be of this one.
+        backbone: Where the backbone was loaded from.
+        renderer: Fingerprint of the renderer in use.
+
+    Raises:
+        RunDirectoryError: One of them is missing, or belongs to something else.
+    """
+    base = backbone_fingerprint(backbone)
+    found = {
+        role: read_adapter(folder, AdapterIdentity(role=role, variant=variant, backbone=base, renderer=renderer))
+        for role, folder in folders.items()
+    }
+    shapes = [shape for shape, _ in found.values()]
+    if any(shape != shapes[0] for shape in shapes):
+        raise RunDirectoryError("the roles' adapters have different shapes; train them with one 'adapter' section")
+    adapters = RoleAdapters(model, tuple(folders), shapes[0])
+    for role, (_, tensors) in found.items():
+        adapters.take(role, tensors)
+    return adapters

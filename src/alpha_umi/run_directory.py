@@ -3,6 +3,8 @@
 run.json          system, recipe, fingerprints of data and renderer, step budgets, costs, versions
 backbone/         the global stage's weights, config and tokenizer (safetensors)
 planner/ …        one model a role (variant ``full``); a one-model system has ``backbone/`` only
+lora/planner/ …   one adapter a role, as PEFT writes it, active on the whole sequence (variant ``lora``)
+alora/planner/ …  one activated adapter a role (variant ``alora``)
 metrics.jsonl     one line a training step
 README.md         the model card
 """
@@ -10,21 +12,23 @@ README.md         the model card
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alpha_umi.errors import RunDirectoryError, UserError
 from alpha_umi.trajectory import write_json
-from alpha_umi.transcript import ROLES, Renderer, Voice, Voices, add_markers, find_markers
+from alpha_umi.transcript import ROLES, Renderer, Role, Voice, Voices, add_markers, find_markers
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from alpha_umi.adapters import RoleAdapters
 
 BACKBONE = "backbone"
 _INFO = "run.json"
@@ -86,6 +90,41 @@ def read_info(directory: Path) -> RunInfo | None:
         raise RunDirectoryError(f"{directory / _INFO} can't be read: {error}") from error
 
 
+def role_folder(directory: Path, variant: str, role: Role) -> Path:
+    """Where a role's model or adapter lies in a run directory."""
+    return directory / role if variant == "full" else directory / variant / role
+
+
+Variant = Literal["lora", "alora"]
+
+
+class AdapterShape(BaseModel):
+    """The shape of a role's adapter; part of a recipe.
+
+    Attributes:
+        rank: R.
+        alpha: The adapter's output is scaled by ``alpha / rank``.
+        targets: Names of the linear layers that get one, as they end; ``all-linear`` takes every one but the head.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=32, ge=1)
+    alpha: float = Field(default=64.0, gt=0)
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class AdapterIdentity(BaseModel):
+    """What an adapter belongs to; lies beside it as ``alpha_umi.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Role
+    variant: Variant
+    backbone: str
+    renderer: str
+
+
 @dataclass(frozen=True)
 class Run:
     """A loaded run.
@@ -94,6 +133,8 @@ class Run:
         models: The model of each voice; voices may share one.
         renderer: Makes the transcripts it was trained on.
         context: Tokens it can be used with.
+        adapters: The roles' adapters on their one model, if it is adapters.
+        variant: Of the adapters.
     """
 
     directory: Path
@@ -101,13 +142,19 @@ class Run:
     models: dict[Voice, PreTrainedModel]
     renderer: Renderer
     context: int
+    adapters: RoleAdapters | None = None
+    variant: Variant | None = None
 
 
-def load_run(directory: str | Path) -> Run:
+def load_run(directory: str | Path, variant: str | None = None) -> Run:
     """Loads a finished run.
 
+    Args:
+        directory: Of the run.
+        variant: ``full``, ``lora`` or ``alora``, of a run that has several; None takes the first of its recipe.
+
     Raises:
-        RunDirectoryError: It isn't one, isn't finished, or was made by another renderer.
+        RunDirectoryError: It isn't one, isn't finished, was made by another renderer, or has no such variant.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -116,23 +163,46 @@ def load_run(directory: str | Path) -> Run:
     if info is None:
         raise RunDirectoryError(f"{directory} has no {_INFO}: not a run directory")
     if info.system in ("umi", "multi-one-stage"):
-        missing = [role for role in ROLES if f"local/{role}" not in info.done]
-    else:
-        missing = [] if "global" in info.done else ["global"]
+        return _load_roles(directory, info, _variant(directory, info, variant))
+    if variant is not None:
+        raise RunDirectoryError(f"{directory} is a run of one model ({info.system}): it has no variant {variant!r}")
+    _refuse_unfinished(directory, [] if "global" in info.done else ["global"])
+    renderer = _renderer(directory, info)
+    model = load_model(str(directory / BACKBONE))
+    voices: tuple[Voice, ...] = ("assistant",) if info.renderer.voices == "single" else ROLES
+    return Run(directory, info, dict.fromkeys(voices, model), renderer, _positions(model))
+
+
+def _variant(directory: Path, info: RunInfo, wanted: str | None) -> str:
+    """The variant to load."""
+    known: list[str] = (info.recipe.get("local_stage") or {}).get("variants", ["full"])
+    if wanted is not None and wanted not in known:
+        raise RunDirectoryError(f"{directory} has no variant {wanted!r}; it has {', '.join(known)}")
+    return wanted or known[0]
+
+
+def _refuse_unfinished(directory: Path, missing: Sequence[str]) -> None:
     if missing:
         raise RunDirectoryError(
             f"{directory} isn't finished ({', '.join(missing)} missing); run the same `umi train` again to go on"
         )
+
+
+def _load_roles(directory: Path, info: RunInfo, variant: str) -> Run:
+    """A run with a model or an adapter a role."""
+    folders = {role: role_folder(directory, variant, role) for role in ROLES}
+    missing = [folder for folder in folders.values() if not folder.is_dir()]
+    _refuse_unfinished(directory, [folder.relative_to(directory).as_posix() for folder in missing])
     renderer = _renderer(directory, info)
-    models: dict[Voice, PreTrainedModel] = {}
-    if info.system in ("umi", "multi-one-stage"):
-        for role in ROLES:
-            models[role] = load_model(str(directory / role))
-    else:
-        model = load_model(str(directory / BACKBONE))
-        voices: tuple[Voice, ...] = ("assistant",) if info.renderer.voices == "single" else ROLES
-        models = dict.fromkeys(voices, model)
-    return Run(directory, info, models, renderer, min(_positions(model) for model in models.values()))
+    if variant not in get_args(Variant):
+        models: dict[Voice, PreTrainedModel] = {role: load_model(str(folder)) for role, folder in folders.items()}
+        return Run(directory, info, models, renderer, min(map(_positions, models.values())))
+    from alpha_umi.adapters import load_adapters
+
+    kind = cast("Variant", variant)
+    model = load_model(str(directory / BACKBONE))
+    adapters = load_adapters(model, folders, kind, directory / BACKBONE, renderer.fingerprint)
+    return Run(directory, info, dict.fromkeys(ROLES, model), renderer, _positions(model), adapters, kind)
 
 
 def _renderer(directory: Path, info: RunInfo) -> Renderer:

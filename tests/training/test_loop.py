@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from alpha_umi.errors import RunDirectoryError, UserError
-from alpha_umi.training.loop import GROUPS, Batch, Row, StepReport, TokenLosses, Trainer, collate
+from alpha_umi.training.loop import GROUPS, Batch, Row, RowObjective, StepReport, TokenLosses, Trainer, collate
 from alpha_umi.training.nano import new_model
 from alpha_umi.training.optimizer import Optimization
 from alpha_umi.training.recipe import NanoShape
@@ -148,13 +148,15 @@ def test_a_heavier_token_counts_more(tmp_path: Path):
     with torch.no_grad():
         first = TokenLosses(net)(batch.ids, batch.select, batch.targets)[0].item()
     reports: list[StepReport] = []
-    Trainer(net, lambda step: replace(batch, weight=weight), SETTINGS["adamw"], 1, tmp_path).train(reports.append)
+    Trainer(RowObjective(net, lambda step: replace(batch, weight=weight)), SETTINGS["adamw"], 1, tmp_path).train(
+        reports.append
+    )
     assert reports[0].loss == pytest.approx(first, rel=1e-3)
 
 
 def test_training_makes_the_loss_fall(tmp_path: Path):
     reports: list[StepReport] = []
-    Trainer(model(), lambda step: batches(0), SETTINGS["muon"], 30, tmp_path).train(reports.append)
+    Trainer(RowObjective(model(), lambda step: batches(0)), SETTINGS["muon"], 30, tmp_path).train(reports.append)
     assert reports[-1].loss < 0.7 * reports[0].loss
 
 
@@ -167,7 +169,7 @@ def test_no_steps_is_no_training(tmp_path: Path):
 
 
 def trainer(net: PreTrainedModel, optimizer: str, steps: int, folder: Path, every: float = 1e9) -> Trainer:
-    return Trainer(net, batches, SETTINGS[optimizer], steps, folder, checkpoint_seconds=every)
+    return Trainer(RowObjective(net, batches), SETTINGS[optimizer], steps, folder, checkpoint_seconds=every)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

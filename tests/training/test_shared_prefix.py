@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from transformers import (
 from alpha_umi.adapters import AdapterIdentity, AdapterShape, RoleAdapters, save_adapter
 from alpha_umi.errors import UserError
 from alpha_umi.toolworld import make_tasks, solve
-from alpha_umi.training.shared_prefix import SpanLosses, collate_spans, spans_of
-from alpha_umi.transcript import ROLES, Renderer, Role, Transcript
+from alpha_umi.training.loop import Row
+from alpha_umi.training.shared_prefix import SpanLosses, SpanObjective, collate_spans
+from alpha_umi.training.targets import make_row
+from alpha_umi.transcript import ROLES, Renderer, Role
 from tests.tokenizers import chatml, nano
 
 SIZES: dict[str, Any] = {
@@ -40,15 +42,16 @@ MODELS = {
 }
 
 
-def transcripts(renderer: Renderer) -> list[Transcript]:
+def rows(renderer: Renderer, roles: Sequence[Role] = ROLES) -> list[Row]:
     """Some with several steps, one with parallel calls, one that is asked back, of different lengths."""
     wanted = {"chain": 1, "parallel": 1, "single": 1, "missing": 1, "impossible": 1}
-    made: list[Transcript] = []
+    made: list[Row] = []
     for task in make_tasks("train", 400, seed=3):
         if wanted.get(task.kind):
             wanted[task.kind] -= 1
-            made.append(renderer.render(solve(task)))
-    assert len(made) >= 4, wanted
+            row = make_row(renderer.render(solve(task)), roles)
+            made += [row] if row else []
+    assert len(made) >= 3, wanted
     return made
 
 
@@ -64,19 +67,21 @@ def with_adapters(model: PreTrainedModel, seed: int = 1) -> RoleAdapters:
 
 
 def naive(
-    base: PreTrainedModel, folder: Path, role: Role, made: list[Transcript]
+    base: PreTrainedModel, folder: Path, role: Role, made: list[Row]
 ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
     """Losses of every step, and gradients of their sum, one sample a step through PEFT."""
     peft = PeftModel.from_pretrained(base, str(folder / role), is_trainable=True)
     losses: list[torch.Tensor] = []
-    for transcript in made:
-        for span in spans_of(transcript, [role]):
-            ids = torch.tensor([transcript.ids[: span.stop]])
-            logits = peft(input_ids=ids[:, :-1], use_cache=False).logits[0, span.first - 1 :]
-            losses.append(torch.nn.functional.cross_entropy(logits, ids[0, span.first :], reduction="none"))
+    for row in made:
+        for segment in (one for one in row.segments if one.kind == role):
+            ids = torch.tensor([row.ids[: segment.span_stop]])
+            logits = peft(input_ids=ids[:, :-1], use_cache=False).logits[0, segment.span_start - 1 :]
+            losses.append(torch.nn.functional.cross_entropy(logits, ids[0, segment.span_start :], reduction="none"))
     torch.cat(losses).sum().backward()
     gradients = {
-        name.replace(".default", ""): p.grad for name, p in peft.named_parameters() if p.requires_grad and p.grad is not None
+        name.replace(".default", ""): p.grad
+        for name, p in peft.named_parameters()
+        if p.requires_grad and p.grad is not None
     }
     return [loss.detach() for loss in losses], gradients
 
@@ -86,7 +91,7 @@ def naive(
 def test_loss_and_gradients_are_those_of_one_sample_a_step(family: str, markers: str, tmp_path: Path):
     tokenizer = nano() if markers == "one token a header" else chatml()
     renderer = Renderer(tokenizer, "roles")
-    made = transcripts(renderer)
+    made = rows(renderer)
     torch.manual_seed(0)
     model: PreTrainedModel = MODELS[family](len(tokenizer))
     bare = copy.deepcopy(model.state_dict())
@@ -94,7 +99,7 @@ def test_loss_and_gradients_are_those_of_one_sample_a_step(family: str, markers:
     for role in ROLES:
         identity = AdapterIdentity(role=role, variant="alora", backbone="b", renderer="r")
         save_adapter(tmp_path / role, adapters, identity, renderer.markers.headers[role], "")
-    batch = collate_spans([(t.ids, spans_of(t)) for t in made])
+    batch = collate_spans(made)
     losses = SpanLosses(adapters)(batch)
     losses.sum().backward()
     owners = batch.owner[batch.select]
@@ -113,23 +118,36 @@ def test_loss_and_gradients_are_those_of_one_sample_a_step(family: str, markers:
 
 def test_a_row_counts_the_same_in_any_batch():
     renderer = Renderer(nano(), "roles")
-    made = transcripts(renderer)
+    made = rows(renderer)
     torch.manual_seed(0)
     losses = SpanLosses(with_adapters(MODELS["llama"](len(renderer.tokenizer))))
-    together = losses(collate_spans([(t.ids, spans_of(t)) for t in made]))
-    alone = [losses(collate_spans([(t.ids, spans_of(t))], pad_to=1)) for t in made]
+    together = losses(collate_spans(made))
+    alone = [losses(collate_spans([row], pad_to=1)) for row in made]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
 
 
 def test_only_the_roles_that_are_asked_for_learn():
     renderer = Renderer(nano(), "roles")
-    made = transcripts(renderer)
     model = MODELS["llama"](len(renderer.tokenizer))
     adapters = with_adapters(model)
-    SpanLosses(adapters)(collate_spans([(t.ids, s) for t in made if (s := spans_of(t, ["caller"]))])).sum().backward()
+    SpanLosses(adapters)(collate_spans(rows(renderer, ["caller"]))).sum().backward()
     assert all(p.grad is None for role in ("planner", "summarizer") for p in adapters.named(role).values())
     assert all(p.grad is not None for p in adapters.named("caller").values())
     assert all(p.grad is None for name, p in model.named_parameters() if ".down." not in name and ".up." not in name)
+
+
+def test_a_step_reports_each_roles_mean_and_their_sum_is_minimised():
+    renderer = Renderer(nano(), "roles")
+    made = rows(renderer)
+    torch.manual_seed(0)
+    adapters = with_adapters(MODELS["llama"](len(renderer.tokenizer)))
+    outcome = SpanObjective(adapters, lambda step: made)(0)
+    batch = collate_spans(made)
+    losses, owners = SpanLosses(adapters)(batch).detach(), batch.owner[batch.select]
+    for number, role in enumerate(ROLES):
+        assert outcome.losses[role] == pytest.approx(losses[owners == number].mean().item(), rel=1e-5)
+    assert outcome.loss.item() == pytest.approx(sum(outcome.losses.values()), rel=1e-5)
+    assert (outcome.tokens, outcome.loss_tokens) == (batch.tokens, len(batch.targets))
 
 
 @pytest.mark.parametrize(

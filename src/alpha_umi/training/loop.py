@@ -1,7 +1,8 @@
-"""The training loop: one for the nano backbone, the global stage and the local stage.
+"""The training loop: one for the nano backbone, the global stage and the local stage in all its variants.
 
-A batch is a function of the step number alone, and a checkpoint holds weights, optimizer state and the step, so a run
-that was killed goes on exactly where it would have been: the same batches, the same losses.
+What is minimised is an `Objective`; its loss is a function of the step number and the weights alone, and a checkpoint
+holds weights, optimizer state and the step, so a run that was killed goes on exactly where it would have been: the same
+batches, the same losses.
 
 Shapes: B rows, T tokens a row (right-padded, a multiple of 64), N tokens in the loss, D width, V vocabulary.
 """
@@ -13,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -25,10 +27,12 @@ from alpha_umi.errors import RunDirectoryError, UserError
 from alpha_umi.training.attention import blockwise
 from alpha_umi.training.optimizer import Optimization, make_optimizers, rate, set_rate
 from alpha_umi.trajectory import write_json
-from alpha_umi.transcript import IGNORED
+from alpha_umi.transcript import IGNORED, Segment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from alpha_umi.adapters import RoleAdapters
 
 GROUPS: tuple[str, ...] = ("planner", "caller", "summarizer", "assistant", "text")
 """Whose token a loss token is; losses are reported per group."""
@@ -41,12 +45,17 @@ _PLAIN_HEADS = ("Llama", "Qwen2", "Qwen3", "Mistral", "SmolLM3", "Phi3", "Olmo2"
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence of T tokens: ids, labels at the same offsets, and the group and weight of each loss token."""
+    """One sequence of T tokens: ids, labels at the same offsets, and the group and weight of each loss token.
+
+    Attributes:
+        segments: What the labels come from, where they come from a transcript.
+    """
 
     ids: Sequence[int]
     labels: Sequence[int]
     group: Sequence[int]
     weight: Sequence[float] | None = None
+    segments: Sequence[Segment] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,86 @@ class BatchSource(Protocol):
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What an objective gives for a step.
+
+    Attributes:
+        loss: A scalar to be minimised, with its graph.
+        losses: Mean loss of each group of loss tokens.
+        tokens: Forwarded, padding included.
+        loss_tokens: In the loss.
+        flops: Of forward and backward.
+    """
+
+    loss: torch.Tensor
+    losses: dict[str, float]
+    tokens: int
+    loss_tokens: int
+    flops: float
+
+
+class Objective(Protocol):
+    """What a `Trainer` minimises.
+
+    Attributes:
+        model: Holds the weights that take gradients; they are what a checkpoint keeps.
+        adapters: Where it is adapters that are trained.
+    """
+
+    model: PreTrainedModel
+    adapters: RoleAdapters | None
+
+    def __call__(self, step: int) -> Outcome:
+        """The loss of step ``step``, counted from 0."""
+        ...
+
+    def clipped(self) -> list[list[torch.nn.Parameter]]:
+        """The weights whose gradients are clipped together."""
+        ...
+
+
+class RowObjective:
+    """The weighted mean cross entropy of whole rows.
+
+    Args:
+        model: A causal language model; moved to the GPU if there is one.
+        batches: The batch of each step.
+        precision: ``bf16`` runs the forward pass under autocast.
+        compile_body: Compile the layers with torch.compile (needs a C++ compiler; one shape is best).
+        adapters: Adapters of one role on the model, for all tokens.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        batches: BatchSource,
+        precision: Precision = "fp32",
+        compile_body: bool = False,
+        adapters: RoleAdapters | None = None,
+    ) -> None:
+        self.model, self.batches, self.adapters = model, batches, adapters
+        self.precision: Precision = precision
+        torch.nn.Module.to(model, device())
+        self._losses = TokenLosses(model, compile_body)
+
+    def __call__(self, step: int) -> Outcome:
+        """The loss of the step's batch."""
+        batch, on = self.batches(step), device()
+        routed = self.adapters.routed(self.adapters.roles[0]) if self.adapters else nullcontext()
+        with routed, blockwise(self.model), autocast(self.precision):
+            losses = self._losses(batch.ids.to(on), batch.select.to(on), batch.targets.to(on))
+        weight = batch.weight.to(on)
+        loss = (losses * weight).sum() / weight.sum()
+        (rows, width), n = batch.ids.shape, len(batch.targets)
+        by_group = mean_losses(losses.detach().cpu(), batch.group)
+        return Outcome(loss, by_group, batch.tokens, n, training_flops(self.model, rows, width, n))
+
+    def clipped(self) -> list[list[torch.nn.Parameter]]:
+        """All weights together."""
+        return [[p for p in self.model.parameters() if p.requires_grad]]
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What the progress bar and ``metrics.jsonl`` learn of a step."""
 
@@ -144,9 +233,12 @@ class Counts:
     flops: float = 0.0
     seconds: float = 0.0
 
-    def add(self, tokens: int, loss_tokens: int, flops: float, seconds: float) -> Counts:
+    def add(self, outcome: Outcome, seconds: float) -> Counts:
         """The counts after one more step."""
-        return Counts(self.tokens + tokens, self.loss_tokens + loss_tokens, self.flops + flops, self.seconds + seconds)
+        return Counts(
+            self.tokens + outcome.tokens, self.loss_tokens + outcome.loss_tokens, self.flops + outcome.flops,
+            self.seconds + seconds,
+        )  # fmt: skip
 
 
 def training_flops(model: PreTrainedModel, rows: int, width: int, loss_tokens: int) -> float:
@@ -170,38 +262,29 @@ def head_matrix(model: PreTrainedModel) -> torch.Tensor:
 
 
 class Trainer:
-    """Trains one model for a number of steps, with checkpoints.
+    """Trains for a number of steps, with checkpoints.
 
     Args:
-        model: Weights in float32; moved to the GPU if there is one.
-        batches: The batch of each step.
+        objective: What is minimised, over its model's weights that take gradients (in float32).
         settings: Optimizer and schedule.
         steps: How many steps in all.
         directory: Where checkpoints go; it's created, and emptied when the training is over.
-        precision: ``bf16`` runs the forward pass under autocast.
         checkpoint_seconds: Time between checkpoints.
-        compile_body: Compile the layers with torch.compile (needs a C++ compiler; one shape is best).
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        batches: BatchSource,
+        objective: Objective,
         settings: Optimization,
         steps: int,
         directory: Path,
-        precision: Precision = "fp32",
         checkpoint_seconds: float = 60.0,
-        compile_body: bool = False,
     ) -> None:
         if steps < 1:
             raise UserError(f"training takes at least one step, not {steps}")
-        self.batches, self.settings, self.steps = batches, settings, steps
+        self.objective, self.settings, self.steps = objective, settings, steps
         self.directory, self.checkpoint_seconds = Path(directory), checkpoint_seconds
-        self.precision: Precision = precision
-        self.model = model
-        torch.nn.Module.to(model, device())
-        self.losses = TokenLosses(self.model, compile_body)
+        self.model = objective.model
         self.optimizers = make_optimizers(self.model, settings)
         self.step = 0
         self.counts = Counts()
@@ -212,9 +295,7 @@ class Trainer:
         self.model.train()
         saved = time.monotonic()
         while self.step < min(self.steps, stop_at or self.steps):
-            with blockwise(self.model):
-                report = self._one_step()
-            on_step(report)
+            on_step(self._one_step())
             if time.monotonic() - saved > self.checkpoint_seconds and self.step < self.steps:
                 self.save()
                 saved = time.monotonic()
@@ -222,33 +303,25 @@ class Trainer:
 
     def _one_step(self) -> StepReport:
         started = time.perf_counter()
-        batch = self.batches(self.step)
-        on = device()
         set_rate(self.optimizers, rate(self.step, self.steps, self.settings))
-        with autocast(self.precision):
-            losses = self.losses(batch.ids.to(on), batch.select.to(on), batch.targets.to(on))
-        weight = batch.weight.to(on)
-        loss = (losses * weight).sum() / weight.sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        outcome = self.objective(self.step)
+        outcome.loss.backward()
+        for weights in self.objective.clipped():
+            torch.nn.utils.clip_grad_norm_(weights, self.settings.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         seconds = time.perf_counter() - started
-        n = len(batch.targets)
-        rows, width = batch.ids.shape
-        flops = training_flops(self.model, rows, width, n)
-        self.counts = self.counts.add(batch.tokens, n, flops, seconds)
+        self.counts = self.counts.add(outcome, seconds)
         return StepReport(
-            self.step,
-            self.steps,
-            _by_group(losses.detach().cpu(), batch.group),
-            float(loss.detach()),
-            batch.tokens,
-            n,
+            self.step, self.steps, outcome.losses, float(outcome.loss.detach()), outcome.tokens, outcome.loss_tokens,
             seconds,
-        )
+        )  # fmt: skip
+
+    def _weights(self) -> dict[str, torch.nn.Parameter]:
+        """What is trained, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     # -- checkpoints: weights and optimizer state as safetensors, everything else as JSON
 
@@ -262,7 +335,7 @@ class Trainer:
         try:
             partial.mkdir(parents=True)
             save_file(
-                {name: p.detach().contiguous() for name, p in self.model.named_parameters()},
+                {name: p.detach().contiguous() for name, p in self._weights().items()},
                 partial / "model.safetensors",
             )
             tensors, plain = _pack([optimizer.state_dict()["state"] for optimizer in self.optimizers])
@@ -301,7 +374,7 @@ class Trainer:
         weights = load_file(checkpoint / "model.safetensors")
         tensors = load_file(checkpoint / "optimizer.safetensors")
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._weights().items():
                 parameter.copy_(weights[name])
         for optimizer, packed in zip(self.optimizers, _unpack(tensors, state["optimizer"]), strict=True):
             optimizer.load_state_dict({"state": packed, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -309,7 +382,7 @@ class Trainer:
         self.counts = Counts(**state["counts"])
 
 
-def _by_group(losses: torch.Tensor, group: torch.Tensor) -> dict[str, float]:
+def mean_losses(losses: torch.Tensor, group: torch.Tensor) -> dict[str, float]:
     """Mean loss of each group that is present."""
     sums = torch.zeros(len(GROUPS)).index_add_(0, group, losses.float())
     counts = torch.bincount(group, minlength=len(GROUPS))

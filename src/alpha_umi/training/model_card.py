@@ -13,7 +13,7 @@ def card(info: RunInfo) -> str:
     """The card as Markdown."""
     backbone = info.recipe.get("backbone")
     rows = [
-        f"| {stage} | {info.budget.get(stage.split('/')[0], '–')} | {cost['trajectories']:.0f} "
+        f"| {stage} | {cost['steps']:.0f} | {cost['trajectories']:.0f} "
         f"| {cost['tokens_forwarded']:.0f} | {cost['loss_tokens']:.0f} | {cost['flops']:.3g} | {cost['seconds']:.0f} |"
         for stage, cost in info.costs.items()
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from alpha_umi.compute import probe_precision
 from alpha_umi.run_directory import load_model, load_tokenizer, save_model, shipped_base
 from alpha_umi.training.corpus import Document, document, tokenizer_text
-from alpha_umi.training.loop import GROUPS, Batch, Row, StepReport, Trainer, collate, embedding_matrix
+from alpha_umi.training.loop import GROUPS, Batch, Row, RowObjective, StepReport, Trainer, collate, embedding_matrix
 from alpha_umi.training.probe import copying_probe
 from alpha_umi.training.recipe import NANO_BASE, NanoShape, PretrainRecipe
 from alpha_umi.training.tokenizer import train_tokenizer
@@ -102,10 +102,8 @@ def pretrain(recipe: PretrainRecipe, on_step: Callable[[StepReport], None] = lam
         )
 
     precision = probe_precision() if recipe.precision == "auto" else recipe.precision
-    trainer = Trainer(
-        model, batches, recipe.optimization, recipe.steps, out / "checkpoints", precision,
-        recipe.checkpoint_seconds, recipe.compile,
-    )  # fmt: skip
+    objective = RowObjective(model, batches, precision, recipe.compile)
+    trainer = Trainer(objective, recipe.optimization, recipe.steps, out / "checkpoints", recipe.checkpoint_seconds)
     recent: deque[float] = deque(maxlen=100)
 
     def remember(report: StepReport) -> None:

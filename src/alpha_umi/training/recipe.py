@@ -11,7 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from alpha_umi.errors import RecipeError
+from alpha_umi.run_directory import AdapterShape
 from alpha_umi.training.optimizer import Optimization
+from alpha_umi.transcript import ROLES, Role
 
 NANO_BASE = "umi-nano-base"
 """The backbone that ships with the package."""
@@ -102,13 +104,39 @@ class StageRecipe(_Section):
         return self
 
 
+class AdapterRecipe(AdapterShape):
+    """The adapters of the variants ``lora`` and ``alora``, and how they are trained."""
+
+    optimization: Optimization = Optimization(optimizer="adamw", learning_rate=2e-3, weight_decay=0.0)
+
+
+LocalVariant = Literal["full", "lora", "alora"]
+
+
+class LocalStageRecipe(StageRecipe):
+    """The local stage.
+
+    Attributes:
+        variants: What a role's own model is: ``full`` weights, a ``lora`` adapter, or an activated one, ``alora``;
+            several are trained one after another from the same global stage, each with the whole budget.
+        roles: Which roles are trained; the others are taken from the run that ``stage_1`` names.
+        optimization: Of the variant ``full``.
+        adapter: Of the other two.
+    """
+
+    variants: list[LocalVariant] = Field(default=["full"], min_length=1)
+    roles: list[Role] = Field(default=list(ROLES), min_length=1)
+    adapter: AdapterRecipe = AdapterRecipe()
+
+
 class GlpftRecipe(_Section):
     """Global-to-local progressive fine-tuning, or one of the systems it is compared with.
 
     Attributes:
         system: What is trained; see docs/design.md.
         backbone: ``umi-nano-base``, a directory or a hub id; or a `NanoShape` for random weights.
-        stage_1: Local stage only: start from this run's global stage instead of training one.
+        stage_1: Local stage only: start from this run's global stage instead of training one, and take the roles from
+            it that `LocalStageRecipe.roles` leaves out.
         batch_tokens: Tokens a step, padding included.
         max_length: A longer transcript is cut at the last segment that fits.
         observation_tokens: Budget of one observation, in training and at run time.
@@ -122,7 +150,7 @@ class GlpftRecipe(_Section):
     stage_1: str | None = None
     data: DataRecipe = DataRecipe()
     global_stage: StageRecipe | None = None
-    local_stage: StageRecipe | None = None
+    local_stage: LocalStageRecipe | None = None
     batch_tokens: int = Field(default=6144, ge=64)
     max_length: int = Field(default=1024, ge=64)
     observation_tokens: int = Field(default=256, ge=16)
@@ -149,6 +177,8 @@ class GlpftRecipe(_Section):
             raise ValueError(f"'stage_1' is for the system 'umi', not for {self.system!r}")
         if self.stage_1 is not None and self.global_stage is not None:
             raise ValueError("'stage_1' takes the global stage of another run: remove 'global_stage' (or 'stage_1')")
+        if self.local_stage is not None and self.stage_1 is None and set(self.local_stage.roles) != set(ROLES):
+            raise ValueError("'local_stage.roles' leaves out a role: give 'stage_1', the run to take it from")
         return self
 
 
@@ -201,7 +231,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "pretrain": (PretrainRecipe, NanoShape, Optimization),
-    "glpft": (GlpftRecipe, DataRecipe, StageRecipe, NanoShape, Optimization),
+    "glpft": (GlpftRecipe, DataRecipe, LocalStageRecipe, AdapterRecipe, NanoShape, Optimization),
 }
 
 

@@ -1,12 +1,12 @@
 """The local stage of activated adapters: one reading of a transcript for all its steps and all three roles.
 
-Under ``alora`` everything before a role's header is computed by the bare, frozen backbone. So a batch takes two forwards:
-one of the backbone over whole transcripts, without gradients, of which only keys and values are kept; and one over all
-the role segments together, each token with its own role's adapter, at its original position, attending to the backbone's
-keys before its segment and to its own segment. The loss and the gradients are those of one sample a step (prefix, header,
-span) through PEFT's activated LoRA, to rounding (``tests/training/test_shared_prefix.py``).
+Under ``alora`` everything before a role's header is computed by the bare, frozen backbone. So a batch takes two
+forwards: one of the backbone over whole transcripts, without gradients, of which only keys and values are kept; and one
+over all the role segments together, each token with its own role's adapter, at its original position, attending to the
+backbone's keys before its segment and to its own segment. The loss and the gradients are those of one sample a step
+(prefix, header, span) through PEFT's activated LoRA, to rounding (``tests/training/test_shared_prefix.py``).
 
-It holds for models with rotary (or other absolute) positions and full attention and without dropout; others are refused.
+It holds for models with rotary (or other absolute) positions, full attention and no dropout; others are refused.
 
 Shapes: B rows, T tokens a transcript, S segment tokens a row, N tokens in the loss, L layers, H key/value heads,
 D width of a head.
@@ -14,9 +14,9 @@ D width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,38 +25,14 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 from alpha_umi.adapters import RoleAdapters
 from alpha_umi.compute import Precision, autocast, device
 from alpha_umi.errors import UserError
-from alpha_umi.transcript import ROLES, Role, Transcript
+from alpha_umi.training.loop import Outcome, Row, embedding_matrix, head_matrix
+from alpha_umi.transcript import ROLES, Role
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _PAD_TO = 64
-
-
-@dataclass(frozen=True)
-class Span:
-    """One step of one role within a transcript.
-
-    Attributes:
-        role: Who wrote it.
-        start: Offset of its header: up to here the bare backbone reads.
-        first: Offset of the first token in the loss; the token before it predicts it.
-        stop: Offset after the end token, the last one in the loss.
-    """
-
-    role: Role
-    start: int
-    first: int
-    stop: int
-
-
-def spans_of(transcript: Transcript, roles: Sequence[Role] = ROLES) -> list[Span]:
-    """The spans of a transcript that these roles learn from."""
-    return [
-        Span(segment.kind, segment.start, segment.span_start, segment.span_stop)
-        for segment in transcript.segments
-        if segment.trained and segment.kind in ROLES and segment.kind in roles
-    ]
+_OWNERS: dict[str, int] = {role: number for number, role in enumerate(ROLES)}
 
 
 @dataclass(frozen=True)
@@ -93,25 +69,31 @@ class SpanBatch:
         return SpanBatch(**{name: tensor.to(place) for name, tensor in vars(self).items()})
 
 
-def collate_spans(rows: Sequence[tuple[Sequence[int], Sequence[Span]]], pad_to: int = _PAD_TO) -> SpanBatch:
-    """Puts transcripts (ids and spans) together; what follows a row's last segment is never read."""
-    width = _rounded(max(max(span.start for span in spans) for _, spans in rows), pad_to)
-    size = _rounded(max(sum(span.stop - span.start - 1 for span in spans) for _, spans in rows), pad_to)
+def collate_spans(rows: Sequence[Row], pad_to: int = _PAD_TO) -> SpanBatch:
+    """Puts rows together; what follows a row's last segment is never read.
+
+    Args:
+        rows: Each with one segment at least.
+        pad_to: T and S are multiples of it (few shapes: CPU kernels are compiled per shape).
+    """
+    width = _rounded(max(row.segments[-1].start for row in rows), pad_to)
+    size = _rounded(max(sum(segment.span_stop - segment.start - 1 for segment in row.segments) for row in rows), pad_to)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     fields = {name: torch.zeros(len(rows), size, dtype=torch.long) for name in ("segments", "positions", "starts")}
     fields |= {name: torch.full((len(rows), size), -1) for name in ("number", "owner", "next")}
-    for b, (row, spans) in enumerate(rows):
-        known = row[: max(span.start for span in spans)]
+    for b, row in enumerate(rows):
+        known = row.ids[: row.segments[-1].start]
         ids[b, : len(known)] = torch.tensor(known)
         at = 0
-        for number, span in enumerate(spans):
-            place = slice(at, at := at + span.stop - span.start - 1)
-            fields["segments"][b, place] = torch.tensor(row[span.start : span.stop - 1])
-            fields["positions"][b, place] = torch.arange(span.start, span.stop - 1)
-            fields["starts"][b, place] = span.start
+        for number, segment in enumerate(row.segments):
+            start, first, stop = segment.start, segment.span_start, segment.span_stop
+            place = slice(at, at := at + stop - start - 1)
+            fields["segments"][b, place] = torch.tensor(row.ids[start : stop - 1])
+            fields["positions"][b, place] = torch.arange(start, stop - 1)
+            fields["starts"][b, place] = start
             fields["number"][b, place] = number
-            fields["owner"][b, place] = ROLES.index(span.role)
-            fields["next"][b, place][span.first - span.start - 1 :] = torch.tensor(row[span.first : span.stop])
+            fields["owner"][b, place] = _OWNERS[segment.kind]
+            fields["next"][b, place][first - start - 1 :] = torch.tensor(row.ids[first:stop])
     following = fields.pop("next")
     select = following >= 0
     return SpanBatch(ids, **fields, select=select, targets=following[select])
@@ -181,7 +163,8 @@ class SpanLosses:
                     input_ids=batch.segments, position_ids=batch.positions, past_key_values=prefix,
                     attention_mask=_mask(batch, self.model.dtype), use_cache=True,
                 ).last_hidden_state  # fmt: skip
-            logits = self.model.get_output_embeddings()(hidden[batch.select])
+            head = cast("torch.nn.Linear", self.model.get_output_embeddings())
+            logits = head(hidden[batch.select])
         return F.cross_entropy(logits.float(), batch.targets, reduction="none")
 
     def _prefix(self, ids: torch.Tensor) -> Cache:
@@ -192,10 +175,60 @@ class SpanLosses:
         return Cache(layers=[_Prefix(layer.keys, layer.values) for layer in cache.layers])  # pyright: ignore
 
 
+class SpanObjective:
+    """The mean loss of each role, added up: three adapters that learn side by side, none of them moving another.
+
+    Args:
+        adapters: On the frozen backbone; the model is moved to the GPU if there is one.
+        rows: The rows of each step.
+        precision: ``bf16`` runs the forward passes under autocast.
+    """
+
+    def __init__(
+        self, adapters: RoleAdapters, rows: Callable[[int], Sequence[Row]], precision: Precision = "fp32"
+    ) -> None:
+        self.model = adapters.model
+        torch.nn.Module.to(self.model, device())
+        self.adapters: RoleAdapters | None = adapters
+        self._rows = rows
+        self._precision: Precision = precision
+        self._losses = SpanLosses(adapters)
+
+    def __call__(self, step: int) -> Outcome:
+        """The loss of the step's rows."""
+        batch = collate_spans(self._rows(step))
+        losses = self._losses(batch, self._precision)
+        owners = batch.owner[batch.select].to(losses.device)
+        means = {role: losses[owners == number].mean() for role, number in _OWNERS.items() if (owners == number).any()}
+        by_role = {role: float(mean.detach()) for role, mean in means.items()}
+        flops = span_flops(self._losses.adapters, batch)
+        return Outcome(torch.stack(list(means.values())).sum(), by_role, batch.tokens, len(batch.targets), flops)
+
+    def clipped(self) -> list[list[torch.nn.Parameter]]:
+        """Each role's weights by themselves."""
+        adapters = self._losses.adapters
+        return [list(adapters.named(role).values()) for role in adapters.roles]
+
+
+def span_flops(adapters: RoleAdapters, batch: SpanBatch) -> float:
+    """FLOPs of a step: 2 a weight and token to read, 4 to learn through frozen weights, 6 for adapters; attention."""
+    model = adapters.model
+    config: Any = model.config
+    own = {id(p) for role in adapters.roles for p in adapters.named(role).values()}
+    aside = {id(embedding_matrix(model)), id(head_matrix(model))}
+    body = sum(p.numel() for p in model.parameters() if id(p) not in own | aside)
+    adapter = sum(p.numel() for p in adapters.named(adapters.roles[0]).values())
+    (rows, width), size = batch.ids.shape, batch.segments.shape[1]
+    layers = config.num_hidden_layers * config.hidden_size
+    attention = layers * rows * (2 * width * width + 12 * size * (width + size))
+    learned = size * rows * (4.0 * body + 6.0 * adapter) + 4.0 * head_matrix(model).numel() * len(batch.targets)
+    return 2.0 * body * rows * width + learned + attention
+
+
 def _route(owner: torch.Tensor) -> dict[Role, torch.Tensor]:
     """Flat indices of each role's tokens."""
     flat = owner.flatten()
-    found = {role: (flat == number).nonzero()[:, 0] for number, role in enumerate(ROLES)}
+    found: dict[Role, torch.Tensor] = {role: (flat == number).nonzero()[:, 0] for number, role in enumerate(ROLES)}
     return {role: tokens for role, tokens in found.items() if len(tokens)}
 
 

@@ -99,7 +99,8 @@ def _speaks(trajectory: Trajectory, voices: Iterable[Voice]) -> bool:
 
 def make_row(transcript: Transcript, voices: Iterable[Voice]) -> Row | None:
     """A transcript as a row with the loss on these voices, cut after the last loss token; None if there is none."""
-    labels = transcript.labels(voices)
+    wanted = frozenset(voices)
+    labels = transcript.labels(wanted)
     last = max((i for i, label in enumerate(labels) if label != IGNORED), default=-1)
     if last < 1:
         return None
@@ -109,7 +110,8 @@ def make_row(transcript: Transcript, voices: Iterable[Voice]) -> Row | None:
             group[segment.span_start : segment.span_stop] = [GROUPS.index(segment.kind)] * (
                 segment.span_stop - segment.span_start
             )
-    return Row(transcript.ids[: last + 1], labels[: last + 1], group[: last + 1])
+    learned = tuple(s for s in transcript.segments if s.kind in wanted and labels[s.span_start] != IGNORED)
+    return Row(transcript.ids[: last + 1], labels[: last + 1], group[: last + 1], segments=learned)
 
 
 @dataclass
@@ -164,13 +166,16 @@ class Batches:
             tokens += len(row.ids) if row is not None else 0
         return max(_SAMPLE, self.source.size or 0), tokens
 
-    def __call__(self, step: int) -> Batch:
-        """The batch of this step; the same for the same step, whatever was asked for before."""
+    def rows(self, step: int) -> list[Row]:
+        """The rows of this step; the same for the same step, whatever was asked for before."""
         window, place = divmod(step, WINDOW)
         if self._window[0] != window:
             self._window = (window, self._deal(window))
-        rows = self._window[1][place]
-        batch = collate(rows)
+        return self._window[1][place]
+
+    def __call__(self, step: int) -> Batch:
+        """The rows of this step as a batch."""
+        batch = collate(self.rows(step))
         return replace(batch, weight=_balance(batch.group)) if self.balanced else batch
 
     def trajectories(self, steps: int) -> int:
