@@ -15,7 +15,7 @@ UNIT := $(filter-out $(INTEGRATION),$(patsubst %/,%,$(wildcard tests/*/)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart test test-unit test-integration lint format clean
+.PHONY: help setup bench-setup quickstart test test-unit test-integration lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(TORCH)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
+
+bench-setup: setup  ## add the peers that `umi bench` measures against
+	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
 
 quickstart: setup  ## train planner, caller and summarizer, evaluate them, solve a query (about 15 minutes)
 	$(BIN)/umi quickstart --out $(OUT)

@@ -1,0 +1,298 @@
+"""``umi bench train``: the local stage against the usual ways of training three adapters.
+
+The same transcripts are learnt by four peers, each in a process of its own, one after another:
+
+    ours            activated adapters of all roles in one shared-prefix pass
+    trl             TRL's SFTTrainer with PEFT LoRA, one sequence a trajectory, three adapters one after another, TRL's
+                    defaults (gradient checkpointing is one of them)
+    trl-plain       the same without gradient checkpointing
+    layout          the paper's layout, one sample a step, LoRA, three adapters one after another
+
+What is timed is optimizer steps after a warm-up; a step of every peer covers the same batch of transcripts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alpha_umi.bench.shapes import SHAPES, ShapeName, for_role, made_up, read_by, step_by_step
+from alpha_umi.errors import UserError
+from alpha_umi.transcript import ROLES, Role
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from alpha_umi.training.loop import Row
+
+Peer = Literal["ours", "trl", "trl-plain", "layout"]
+PEERS: tuple[Peer, ...] = ("ours", "trl", "trl-plain", "layout")
+_WARM_UP = 1
+
+
+@dataclass(frozen=True)
+class TrainBench:
+    """What is measured.
+
+    Attributes:
+        transcripts: In a batch.
+        rounds: Timed steps a peer.
+        hidden: Width of the random backbone, and so on.
+        rank: Of every adapter.
+        threads: CPU threads.
+        trajectories: A file of trajectories in place of the made-up ``toolbench`` shape.
+    """
+
+    transcripts: int = 4
+    rounds: int = 5
+    hidden: int = 512
+    layers: int = 8
+    intermediate: int = 1536
+    vocabulary: int = 4096
+    rank: int = 16
+    threads: int = 2
+    trajectories: Path | None = None
+
+
+def bench_train(
+    settings: TrainBench, shapes: Sequence[ShapeName], on_peer: Callable[[str], None] = lambda name: None
+) -> dict[str, Any]:
+    """Measures every peer on every shape.
+
+    Returns:
+        ``ratios``, ``runs`` (seconds a step: minimum, median, maximum; peak memory), and the machine.
+
+    Raises:
+        UserError: TRL isn't installed, or the data don't suffice.
+    """
+    if importlib.util.find_spec("trl") is None:
+        raise UserError("TRL isn't installed; `make bench-setup` (or pip install 'alpha-umi[bench]') brings the peers")
+    runs: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
+    for shape in shapes:
+        suffix = "" if shape == "toolbench" else f"_{shape}"
+        found: dict[str, dict[str, float]] = {}
+        for peer in PEERS:
+            on_peer(f"{shape}: {peer}")
+            found[peer] = _in_a_process(settings, shape, peer)
+        runs[shape] = found
+        ours, seconds = found["ours"]["median_s"], {peer: run["median_s"] for peer, run in found.items()}
+        ratios |= {
+            f"local_speedup_vs_trl_lora{suffix}": round(seconds["trl"] / ours, 2),
+            f"local_speedup_vs_trl_lora_no_checkpointing{suffix}": round(seconds["trl-plain"] / ours, 2),
+            f"local_speedup_vs_paper_layout{suffix}": round(seconds["layout"] / ours, 2),
+            f"local_peak_memory_vs_one_lora{suffix}": round(
+                found["ours"]["peak_mb"] / found["trl-plain"]["peak_mb"], 3
+            ),
+            f"stage1_tokens_per_transcript_token{suffix}": round(found["ours"]["padded"], 3),
+            f"paper_layout_tokens_per_transcript_token{suffix}": round(found["ours"]["layout"], 2),
+            f"flops_floor_vs_trl_lora_no_checkpointing{suffix}": round(found["ours"]["floor"], 2),
+        }
+    return {"ratios": ratios, "runs": runs, "settings": _plain(settings), "machine": _machine(settings.threads)}
+
+
+def _plain(settings: TrainBench) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()}
+
+
+def _machine(threads: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": threads,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _in_a_process(settings: TrainBench, shape: ShapeName, peer: Peer) -> dict[str, float]:
+    """A peer by itself, so that its memory is its own."""
+    task = json.dumps({"settings": _plain(settings), "shape": shape, "peer": peer})
+    done = subprocess.run([sys.executable, "-m", __name__], input=task, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(
+            f"{peer} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no output'}"
+        )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+# ---- in the peer's process
+
+
+def _measure(settings: TrainBench, shape: ShapeName, peer: Peer) -> dict[str, float]:
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(0)
+    rows = _rows(settings, shape)
+    seconds = {"ours": _ours, "layout": _layout}.get(peer, _trl)(settings, rows, peer)
+    out = {
+        "min_s": round(min(seconds), 3), "median_s": round(statistics.median(seconds), 3),
+        "max_s": round(max(seconds), 3), "peak_mb": _peak_mb(),
+    }  # fmt: skip
+    return out | (_counted(settings, rows) if peer == "ours" else {})
+
+
+def _peak_mb() -> float:
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def _rows(settings: TrainBench, shape: ShapeName) -> list[Row]:
+    if settings.trajectories is not None and shape == "toolbench":
+        from alpha_umi.bench.shapes import read
+        from alpha_umi.run_directory import load_renderer
+
+        return read(Path(settings.trajectories), load_renderer(None, 256), settings.transcripts, 4096)
+    return made_up(SHAPES[shape], settings.transcripts, settings.vocabulary)
+
+
+def _model(settings: TrainBench) -> PreTrainedModel:
+    from alpha_umi.training.nano import new_model
+    from alpha_umi.training.recipe import NanoShape
+
+    heads = settings.hidden // 64
+    shape = NanoShape(
+        hidden=settings.hidden, layers=settings.layers, heads=heads, kv_heads=max(1, heads // 2),
+        intermediate=settings.intermediate, positions=16384,
+    )  # fmt: skip
+    return new_model(shape, settings.vocabulary, 0)
+
+
+def _counted(settings: TrainBench, rows: Sequence[Row]) -> dict[str, float]:
+    """Tokens of the layouts, and how much faster the count of operations allows us to be."""
+    from alpha_umi.training.loop import collate
+
+    tokens, model = read_by(rows), _model(settings)
+    weights = sum(p.numel() for p in model.parameters()) - settings.vocabulary * settings.hidden
+    spans = sum(s.span_stop - s.start for row in rows for s in row.segments)
+    usual = 3 * 4.0 * weights * tokens
+    ours = 2.0 * weights * tokens + 4.0 * weights * spans
+    layout = sum(read_by(step_by_step(row, role)) for row in rows for role in ROLES)
+    return {"padded": collate(rows).tokens / tokens, "layout": layout / tokens, "floor": usual / ours}
+
+
+def _timed(step: Callable[[], None], rounds: int) -> list[float]:
+    seconds: list[float] = []
+    for number in range(_WARM_UP + rounds):
+        started = time.perf_counter()
+        step()
+        if number >= _WARM_UP:
+            seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _ours(settings: TrainBench, rows: Sequence[Row], peer: Peer) -> list[float]:
+    from alpha_umi.adapters import RoleAdapters
+    from alpha_umi.run_directory import AdapterShape
+    from alpha_umi.training.loop import Trainer
+    from alpha_umi.training.optimizer import Optimization
+    from alpha_umi.training.shared_prefix import SpanObjective
+
+    adapters = RoleAdapters(_model(settings), ROLES, AdapterShape(rank=settings.rank))
+    objective = SpanObjective(adapters, lambda step: rows, "bf16")
+    trainer = Trainer(objective, Optimization(), 1000, Path("/nonexistent"), checkpoint_seconds=float("inf"))
+    numbers = iter(range(1, 1000))
+    return _timed(lambda: trainer.train(stop_at=next(numbers)), settings.rounds)
+
+
+def _layout(settings: TrainBench, rows: Sequence[Row], peer: Peer) -> list[float]:
+    """One sample a step through PEFT, in batches as large as the one of whole transcripts."""
+    import torch
+    from peft import get_peft_model
+
+    from alpha_umi.training.loop import TokenLosses, collate
+
+    total: list[float] = [0.0] * settings.rounds
+    for role in ROLES:
+        model: Any = get_peft_model(_model(settings), _lora(settings))  # pyright: ignore[reportArgumentType]
+        losses = TokenLosses(model.get_base_model())
+        optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+        samples = sorted((s for row in rows for s in step_by_step(row, role)), key=lambda sample: len(sample.ids))
+        batches = [collate(samples[at : at + len(rows)]) for at in range(0, len(samples), len(rows))]
+
+        def step(batches: Any = batches, losses: Any = losses, optimizer: Any = optimizer) -> None:
+            for batch in batches:
+                with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16):
+                    loss = losses(batch.ids, batch.select, batch.targets).mean()
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        total = [a + b for a, b in zip(total, _timed(step, settings.rounds), strict=True)]
+    return total
+
+
+def _lora(settings: TrainBench) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _trl(settings: TrainBench, rows: Sequence[Row], peer: Peer) -> list[float]:
+    """SFTTrainer's own steps, from its step's beginning to its end."""
+    total: list[float] = [0.0] * settings.rounds
+    for role in ROLES:
+        seconds = _trl_role(settings, rows, role, peer == "trl")
+        total = [a + b for a, b in zip(total, seconds, strict=True)]
+    return total
+
+
+def _trl_role(settings: TrainBench, rows: Sequence[Row], role: Role, checkpointing: bool) -> list[float]:
+    import torch
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from alpha_umi.run_directory import load_tokenizer, shipped_base
+
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        started = 0.0
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.started = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            seconds.append(time.perf_counter() - self.started)
+
+    mine = [row for row in (for_role(row, role) for row in rows) if row is not None]
+    data = Dataset.from_list([{"input_ids": list(row.ids), "labels": list(row.labels)} for row in mine])
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(
+            output_dir=folder, max_steps=_WARM_UP + settings.rounds, per_device_train_batch_size=len(mine),
+            max_length=None, gradient_checkpointing=checkpointing, save_strategy="no", report_to=[], disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(), bf16=True,
+        )  # fmt: skip
+        SFTTrainer(
+            model=_model(settings), args=config, train_dataset=data, callbacks=[Clock()], peft_config=_lora(settings),
+            processing_class=load_tokenizer(str(shipped_base())),
+        ).train()  # fmt: skip
+    return seconds[_WARM_UP:]
+
+
+def _main() -> None:
+    task = json.loads(sys.stdin.read())
+    settings = task["settings"]
+    settings["trajectories"] = settings["trajectories"] and Path(settings["trajectories"])
+    sys.stdout.write(json.dumps(_measure(TrainBench(**settings), task["shape"], task["peer"])) + "\n")
+
+
+if __name__ == "__main__":
+    _main()
