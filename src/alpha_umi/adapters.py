@@ -34,8 +34,8 @@ from alpha_umi.transcript import Role
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Route = Mapping[Role, torch.Tensor] | Role | None
-"""Which tokens are whose: flat indices (int64 [n]) a role, one role for all tokens, or nobody's."""
+Route = Mapping[Role, torch.Tensor] | torch.Tensor | Role | None
+"""Which tokens are whose: flat indices (int64 [n]) a role, a `RoleAdapters.mask`, one role for all, or nobody's."""
 
 _IDENTITY = "alpha_umi.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -59,12 +59,13 @@ class RoleLinear(nn.Module):
 
     def __init__(self, base: nn.Linear, roles: Sequence[Role], shape: AdapterShape, routes: _Routes) -> None:
         super().__init__()
-        self.base = base
+        self.base, self._roles = base, tuple(roles)
         self.scale = shape.alpha / shape.rank
         self.routes = routes
         weight = base.weight
         self.down = nn.ParameterDict({r: nn.Parameter(weight.new_empty(shape.rank, base.in_features)) for r in roles})
         self.up = nn.ParameterDict({r: nn.Parameter(weight.new_zeros(base.out_features, shape.rank)) for r in roles})
+        self.fused: tuple[torch.Tensor, torch.Tensor] | None = None
         for matrix in self.down.values():
             nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))  # as in PEFT
 
@@ -76,10 +77,20 @@ class RoleLinear(nn.Module):
             return out
         if isinstance(route, str):
             return out + self._added(route, x).to(out.dtype)
+        if isinstance(route, torch.Tensor):
+            assert self.fused is not None
+            down, up = self.fused
+            return out + nn.functional.linear(nn.functional.linear(x, down) * route, up)
         flat, given = out.flatten(0, -2), x.flatten(0, -2)
         for role, tokens in route.items():
             flat = flat.index_add(0, tokens, self._added(role, given[tokens]).to(flat.dtype))
         return flat.view_as(out)
+
+    def fuse(self) -> None:
+        """Puts the roles' matrices side by side, for one product in place of one a role."""
+        with torch.no_grad():
+            down = torch.cat([self.down[role] for role in self._roles])
+            self.fused = down, torch.cat([self.up[role] for role in self._roles], 1) * self.scale
 
     def _added(self, role: Role, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(nn.functional.linear(x, self.down[role]), self.up[role] * self.scale)
@@ -115,6 +126,23 @@ class RoleAdapters:
     def targets(self) -> list[str]:
         """The layers' names, as they end."""
         return sorted({name.rpartition(".")[2] for name in self._layers})
+
+    def fuse(self) -> None:
+        """Prepares for inference with masks; the matrices must not change (nor move, nor be cast) afterwards."""
+        for layer in self._layers.values():
+            layer.fuse()
+
+    def mask(self, owner: torch.Tensor) -> torch.Tensor:
+        """Which ranks count for which token, once `fuse` was called.
+
+        Args:
+            owner: int64 [B, S], index into ``roles``; -1 for nobody's.
+
+        Returns:
+            [B, S, ranks of all roles together], in the model's dtype.
+        """
+        own = owner[..., None] == torch.arange(len(self.roles), device=owner.device)
+        return own.repeat_interleave(self.shape.rank, -1).to(self.model.dtype)
 
     @contextmanager
     def routed(self, route: Route) -> Iterator[None]:
@@ -261,7 +289,7 @@ def load_adapters(
         RunDirectoryError: One of them is missing, or belongs to something else.
     """
     base = backbone_fingerprint(backbone)
-    found = {
+    found: dict[Role, tuple[AdapterShape, dict[str, torch.Tensor]]] = {
         role: read_adapter(folder, AdapterIdentity(role=role, variant=variant, backbone=base, renderer=renderer))
         for role, folder in folders.items()
     }

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alpha_umi.agent import Episode
+    from alpha_umi.engines import Engine
     from alpha_umi.engines.load import PaperRun
+    from alpha_umi.tools import Approval, ToolSource
+    from alpha_umi.tools.sources import OpenTools
     from alpha_umi.trajectory import Trajectory
 
 app = typer.Typer(
@@ -41,7 +45,23 @@ Summarizer = Annotated[str | None, typer.Option("--summarizer", help="The paper'
 RendererName = Annotated[
     str | None, typer.Option("--renderer", help="transcript, or paper (for the paper's own checkpoints).")
 ]
-Tools = Annotated[list[str], typer.Option("--tools", help="Where tools come from: toolworld.")]
+Tools = Annotated[
+    list[str],
+    typer.Option(
+        "--tools",
+        help="Where tools come from; may be repeated: toolworld[:N], FILE.py or a module, FILE.json (function schemas, "
+        "ToolBench tools), FILE.yaml or URL (OpenAPI).",
+    ),
+]
+Retrieve = Annotated[int | None, typer.Option(min=1, help="Show the agent only the K tools that fit the query best.")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="Of an OpenAPI document, only this tool; repeatable.")]
+Tag = Annotated[list[str] | None, typer.Option("--tag", help="Of an OpenAPI document, only tools of this tag.")]
+Auth = Annotated[
+    list[str] | None,
+    typer.Option("--auth", help="SCHEME=VARIABLE: the environment variable with an OpenAPI server's key or token."),
+]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Of an OpenAPI document's server.")]
+Approve = Annotated[str, typer.Option(help="Which calls you confirm: always | writes | never.")]
 Instructions = Annotated[int | None, typer.Option(min=1, help="Instructions a split [default: 200 or 100].")]
 
 
@@ -142,13 +162,32 @@ def train(
     console.print(f"trained: {loaded.out}")
 
 
-def _episode(query: str, sources: list[str]) -> Episode:
-    """An episode for a query with the tools of these sources."""
+def _episode(query: str, source: ToolSource, retrieve: int | None) -> Episode:
+    """An episode for a query; of the source's tools it is shown the best ``retrieve``, or all."""
     from alpha_umi.agent import Episode
-    from alpha_umi.tools import open_source
+    from alpha_umi.tools.retrieve import retrieve as best
     from alpha_umi.trajectory import UserMessage
 
-    return Episode(0, open_source(sources, query), [UserMessage(query)])
+    shown = None if retrieve is None else best(source.tools, query, retrieve)
+    return Episode(0, source, [UserMessage(query)], shown)
+
+
+def _approval(policy: str) -> Approval:
+    """Asks at the terminal, if there is one."""
+    from rich.text import Text
+
+    from alpha_umi.tools import Approval
+    from alpha_umi.tools.text import observable
+
+    def ask(name: str, arguments: Mapping[str, Any]) -> bool:
+        call = observable(f"{name}({json.dumps(arguments, ensure_ascii=False)})", 2000)
+        try:
+            answer = _console(stderr=True).input(Text(f"   confirm  {call}  make this call? [y/N] ", "bold red"))
+        except EOFError:
+            return False
+        return answer.strip().lower() in ("y", "yes")
+
+    return Approval.of(policy, ask if sys.stdin.isatty() else None)
 
 
 @app.command()
@@ -160,21 +199,32 @@ def run(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    retrieve: Retrieve = None,
+    only: Only = None,
+    tag: Tag = None,
+    auth: Auth = None,
+    base_url: BaseUrl = None,
+    approve: Approve = "writes",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object.")] = False,
 ) -> None:
     """Solve one query; the planner's rationale, the calls, the replies and the answer are shown as they come."""
     from alpha_umi.agent import run_one
     from alpha_umi.display import agent_display
     from alpha_umi.engines.load import chosen_source, open_engine
+    from alpha_umi.tools import OpenApiOptions, open_tools
 
     if not query.strip():
         raise UserError("the query is empty: say what the agent is to do")
     source = chosen_source(model, planner, caller, summarizer, renderer)
-    episode = _episode(query, tools)
+    approval = _approval(approve)
+    options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
     use_all_cores()
     console = _console()
-    with open_engine(source) as engine:
-        outcome = run_one(engine, episode, on_event=None if as_json else agent_display(console))
+    with open_tools(tools, query, options) as opened, open_engine(source) as engine:
+        outcome = run_one(
+            engine, _episode(query, opened.source, retrieve), on_event=None if as_json else agent_display(console),
+            approval=approval, runner=opened.runner,
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False))
 
@@ -187,26 +237,48 @@ def chat(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    retrieve: Retrieve = None,
+    only: Only = None,
+    tag: Tag = None,
+    auth: Auth = None,
+    base_url: BaseUrl = None,
+    approve: Approve = "writes",
 ) -> None:
     """Talk with the agent; an empty line or Ctrl-D ends it."""
-    from alpha_umi.agent import run_one
-    from alpha_umi.display import agent_display
     from alpha_umi.engines.load import chosen_source, open_engine
+    from alpha_umi.tools import OpenApiOptions, open_tools
 
     source = chosen_source(model, planner, caller, summarizer, renderer)
+    approval = _approval(approve)
+    options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
     use_all_cores()
     console = _console()
-    episode: Episode | None = None
     with open_engine(source) as engine:
-        while (query := _ask(console)) is not None:
-            episode = _episode(query, tools) if episode is None else episode.follow_up(query)
-            outcome = run_one(engine, episode, on_event=agent_display(console), keep=True)
-            if outcome.stop_reason.value not in ("answered", "gave_up"):
-                console.print(
-                    f"the conversation ends here ({outcome.stop_reason.value}); the next line starts a new one"
-                )
-                episode = None
-                engine.forget([0])
+        query = _ask(console)
+        while query is not None:
+            with open_tools(tools, query, options) as opened:
+                query = _converse(console, engine, opened, _episode(query, opened.source, retrieve), approval)
+
+
+def _converse(console: Console, engine: Engine, opened: OpenTools, episode: Episode, approval: Approval) -> str | None:
+    """One conversation; returns the first line of the next, or None if the user has had enough."""
+    from alpha_umi.agent import run_one
+    from alpha_umi.display import agent_display
+
+    show = agent_display(console)
+    try:
+        while True:
+            outcome = run_one(engine, episode, on_event=show, keep=True, approval=approval, runner=opened.runner)
+            reason = outcome.stop_reason.value
+            if reason not in ("answered", "gave_up"):
+                console.print(f"the conversation ends here ({reason}); the next line starts a new one")
+                return _ask(console)
+            query = _ask(console)
+            if query is None:
+                return None
+            episode.follow_up(query)
+    finally:
+        engine.forget([episode.session])
 
 
 def _ask(console: Console) -> str | None:

@@ -190,12 +190,14 @@ def _refuse_unfinished(directory: Path, missing: Sequence[str]) -> None:
 
 def _load_roles(directory: Path, info: RunInfo, variant: str) -> Run:
     """A run with a model or an adapter a role."""
-    folders = {role: role_folder(directory, variant, role) for role in ROLES}
+    folders: dict[Role, Path] = {role: role_folder(directory, variant, role) for role in ROLES}
     missing = [folder for folder in folders.values() if not folder.is_dir()]
     _refuse_unfinished(directory, [folder.relative_to(directory).as_posix() for folder in missing])
     renderer = _renderer(directory, info)
     if variant not in get_args(Variant):
-        models: dict[Voice, PreTrainedModel] = {role: load_model(str(folder)) for role, folder in folders.items()}
+        models: dict[Voice, PreTrainedModel] = {}
+        for role, folder in folders.items():
+            models[role] = load_model(str(folder))
         return Run(directory, info, models, renderer, min(map(_positions, models.values())))
     from alpha_umi.adapters import load_adapters
 

@@ -350,7 +350,7 @@ def test_the_json_of_an_outcome_has_the_documented_shape() -> None:
     assert Trajectory.from_json(json.dumps(value["trajectory"]))
 
 
-@pytest.mark.parametrize("name", ["steps", "seconds", "tokens", "tool_timeout"])
+@pytest.mark.parametrize("name", ["steps", "seconds", "tokens", "tool_timeout", "tool_bytes"])
 def test_a_limit_of_nothing_is_refused_by_name(name: str) -> None:
     with pytest.raises(UserError, match=name):
         Limits(**{name: 0})
@@ -358,5 +358,5 @@ def test_a_limit_of_nothing_is_refused_by_name(name: str) -> None:
 
 def test_every_stop_reason_says_what_it_means() -> None:
     assert [reason.value for reason in StopReason] == [
-        "answered", "gave_up", "step_limit", "time_limit", "token_limit", "context_limit", "cancelled",
+        "answered", "gave_up", "client_calls", "step_limit", "time_limit", "token_limit", "context_limit", "cancelled",
     ]  # fmt: skip

@@ -26,7 +26,8 @@ from transformers import (
 )
 
 from alpha_umi.engines import Generation, Request, Sampling
-from alpha_umi.engines.local import LocalEngine, uniform
+from alpha_umi.engines.local import LocalEngine
+from alpha_umi.engines.sampling import uniform
 from alpha_umi.errors import UserError
 from alpha_umi.transcript import ROLES, Renderer
 from tests.tokenizers import chatml, nano

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from alpha_umi.errors import UserError
+from alpha_umi.tools.execute import RESULT_BYTES
 from alpha_umi.transcript import Voice
 
 MAX_NEW_TOKENS: Mapping[Voice, int] = {"planner": 256, "caller": 256, "summarizer": 512, "assistant": 512}
@@ -19,6 +20,8 @@ class StopReason(StrEnum):
     """The summarizer has answered."""
     GAVE_UP = "gave_up"
     """The planner gave up; its rationale is what the user is told."""
+    CLIENT_CALLS = "client_calls"
+    """The caller has called tools that have no executor here: whoever runs the agent makes these calls."""
     STEP_LIMIT = "step_limit"
     """The planner has decided as often as it may."""
     TIME_LIMIT = "time_limit"
@@ -40,6 +43,7 @@ class Limits:
         seconds: Wall-clock time, that of other episodes in the same batch included; checked between spans.
         tokens: Tokens that the models write.
         tool_timeout: Seconds one tool call may take.
+        tool_bytes: Bytes of a tool's reply; of a longer one the head and the tail are kept.
         max_new_tokens: Longest span of each voice.
         least_new_tokens: Room that a span must have in the context; with less, the run ends.
     """
@@ -48,11 +52,12 @@ class Limits:
     seconds: float = 120.0
     tokens: int = 8192
     tool_timeout: float = 30.0
+    tool_bytes: int = RESULT_BYTES
     max_new_tokens: Mapping[Voice, int] = field(default_factory=lambda: dict(MAX_NEW_TOKENS))
     least_new_tokens: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seconds", "tokens", "tool_timeout", "least_new_tokens"):
+        for name in ("steps", "seconds", "tokens", "tool_timeout", "tool_bytes", "least_new_tokens"):
             if not getattr(self, name) > 0:
                 raise UserError(f"the limit {name} is {getattr(self, name)}; it must be above 0")
         for voice in MAX_NEW_TOKENS:

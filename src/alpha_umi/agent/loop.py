@@ -4,23 +4,29 @@ An episode is a generator. It yields what it wants, a span (`Speak`) or tool cal
 it never waits for anything itself. `run_episodes` drives many of them: all spans that are wanted at one time are one
 call of the engine, all tool calls one `asyncio.gather`, and as an episode ends the next is admitted.
 
+Calls of tools that nobody here executes end the run: they are handed out, and `Episode.observe` takes what came of
+them, so that the episode can go on.
+
 What a model writes wrong becomes an observation for its planner. What ends a run is always a named `StopReason`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from alpha_umi.agent.limits import Limits, StopReason
 from alpha_umi.engines.base import Conversation, Engine, Generation, Request, Sampling
-from alpha_umi.errors import ToolError
-from alpha_umi.tools import Observation, ToolSource, execute
+from alpha_umi.errors import ToolError, UserError
+from alpha_umi.tools import Approval, Observation, ToolSource
+from alpha_umi.tools.execute import RESULT_BYTES, Prepared, perform, prepare
+from alpha_umi.tools.text import observable
 from alpha_umi.trajectory import (
     AssistantMessage,
     Decision,
@@ -70,6 +76,7 @@ class Episode:
     tools: tuple[Tool, ...] | None = None
     transcript: Transcript | None = None
     _renderer: Renderer | None = field(default=None, repr=False)
+    _held: dict[str, str] = field(default_factory=dict, repr=False)
 
     def open(self, renderer: Renderer) -> Transcript:
         """The transcript, rendered from the messages the first time."""
@@ -81,13 +88,61 @@ class Episode:
         return self.transcript
 
     def follow_up(self, text: str) -> Episode:
-        """Appends what the user says next; the transcript only grows."""
+        """Appends what the user says next; the transcript only grows.
+
+        Raises:
+            UserError: Calls were handed out and are not answered.
+        """
+        if self.client_calls:
+            ids = ", ".join(call.id for call in self.client_calls)
+            raise UserError(f"the calls {ids} are open; answer them with Episode.observe first")
         message = UserMessage(text)
         self.messages.append(message)
         if self.transcript is not None and self._renderer is not None:
             for piece in self._renderer.message(message):
                 self.transcript.append(piece, len(self.messages) - 1)
         return self
+
+    @property
+    def client_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that were handed out and are not answered yet, in call order."""
+        last = self.messages[-1] if self.messages else None
+        calls = last.tool_calls if isinstance(last, AssistantMessage) else ()
+        return tuple(call for call in calls if call.id not in self._held)
+
+    def hand_out(self, held: Mapping[str, str]) -> None:
+        """Ends the turn with calls for whoever runs the agent; what came of its other calls (by id) waits for them."""
+        self._held = dict(held)
+
+    def observe(self, results: Mapping[str, str], limit: int = RESULT_BYTES) -> Episode:
+        """Answers all calls that were handed out, so that the episode can be run on.
+
+        Args:
+            results: By a call's id, what came of it; this is text from outside, like any tool's.
+            limit: Bytes of one; of a longer one the head and the tail are kept.
+
+        Raises:
+            UserError: A call is not answered, or something else is.
+        """
+        wanted = {call.id for call in self.client_calls}
+        if results.keys() != wanted:
+            ids = ", ".join(sorted(wanted)) or "none"
+            raise UserError(
+                f"results for {', '.join(sorted(results)) or 'no call'} were given; the open calls are {ids}"
+            )
+        last = self.messages[-1]
+        assert isinstance(last, AssistantMessage) or not wanted
+        texts = self._held | {call_id: observable(text, limit) for call_id, text in results.items()}
+        self._held = {}
+        for call in last.tool_calls if isinstance(last, AssistantMessage) else ():
+            self.append_observation(call, texts[call.id])
+        return self
+
+    def append_observation(self, call: ToolCall, text: str) -> None:
+        """Appends what came of a call, to the messages and to the transcript."""
+        if self.transcript is not None and self._renderer is not None:
+            self.transcript.append(self._renderer.observation(text), len(self.messages))
+        self.messages.append(ToolMessage(call.id, text))
 
     def trajectory(self) -> Trajectory:
         """The record of the conversation so far."""
@@ -96,19 +151,27 @@ class Episode:
 
 @dataclass(frozen=True)
 class MadeCall:
-    """A call of the run and how it ended."""
+    """A call of the run and how it ended.
+
+    Attributes:
+        call: As the caller wrote it.
+        error: Kind of its failure, or None.
+        client: It was not made but handed out.
+    """
 
     call: ToolCall
     error: str | None
+    client: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Arguments as an object, or the text that was written if it is none."""
+        """Arguments as an object, or the text that was written if it is none; of a call handed out its id too."""
         arguments = self.call.parsed()
-        return {
+        made = {
             "name": self.call.name,
             "arguments": self.call.arguments if arguments is None else arguments,
             "error": self.error,
         }
+        return made | {"client": True, "id": self.call.id} if self.client else made
 
 
 @dataclass(frozen=True)
@@ -120,7 +183,7 @@ class EpisodeOutcome:
         stop_reason: Why it ended.
         answer: The summarizer's answer, if there is one.
         refusal: What the user is told instead, if the planner gave up.
-        trajectory: The whole conversation; every call is answered.
+        trajectory: The whole conversation; every call is answered, except in a last turn that was handed out.
         transcript: The same as tokens.
         steps: Planner decisions in this run.
         calls: Calls in this run, in order.
@@ -169,9 +232,10 @@ class Speak:
 
 @dataclass(frozen=True)
 class UseTools:
-    """An episode wants tools called."""
+    """An episode wants tools called, each within ``timeout`` and all of them within ``seconds``."""
 
     calls: tuple[ToolCall, ...]
+    timeout: float
     seconds: float
 
 
@@ -196,9 +260,9 @@ class _Run:
         self.transcript = episode.open(renderer)
         self._renderer = renderer
         self._context = context
-        self._limits = limits
+        self.limits = limits
         self._on_event = on_event
-        self._cancelled = cancelled
+        self.cancelled = cancelled
         self._started = time.monotonic()
         self._first_call = sum(len(m.tool_calls) for m in episode.messages if isinstance(m, AssistantMessage))
         self.steps = 0
@@ -206,6 +270,10 @@ class _Run:
         self.prefill = self.generated = self.undecided = self.cut = 0
         self.answer: str | None = None
         self.refusal: str | None = None
+
+    def pause(self, seconds: float) -> None:
+        """Doesn't count time in which the run waited for a person."""
+        self._started += seconds
 
     def outcome(self, reason: StopReason) -> EpisodeOutcome:
         """Closes the run."""
@@ -220,7 +288,7 @@ class _Run:
         """The episode itself; returns why it ended."""
         turn = self._single_turn if self._renderer.voices == "single" else self._roles_turn
         while True:
-            if self.steps >= self._limits.steps:
+            if self.steps >= self.limits.steps:
                 return StopReason.STEP_LIMIT
             reason = yield from turn()
             if reason is not None:
@@ -248,8 +316,7 @@ class _Run:
         if decision is Decision.FINISH:
             return self._answer(rationale, text)
         calls = parse_calls(text, self._first_call + len(self.calls))
-        yield from self._call(AssistantMessage(rationale, calls, extra=extra))
-        return None
+        return (yield from self._call(AssistantMessage(rationale, calls, extra=extra)))
 
     def _single_turn(self) -> Generator[Wish, Any, StopReason | None]:
         reason, text = yield from self._speak("assistant")
@@ -268,8 +335,7 @@ class _Run:
             self.undecided += 1
             call = ToolCall(f"call_{self._first_call + len(self.calls)}", "", text, malformed=True)
             turn = AssistantMessage(tool_calls=(call,), extra={EXTRA: {"undecided": True}})
-        yield from self._call(turn)
-        return None
+        return (yield from self._call(turn))
 
     def _speak(
         self, voice: Voice, planner_text: str | None = None
@@ -279,9 +345,9 @@ class _Run:
         if reason is not None:
             return reason, ""
         prompt = len(self.transcript.ids) + len(self._renderer.header(voice))
-        if prompt + self._limits.least_new_tokens > self._context:
+        if prompt + self.limits.least_new_tokens > self._context:
             return StopReason.CONTEXT_LIMIT, ""
-        most = min(self._limits.span(voice), self._limits.tokens - self.generated)
+        most = min(self.limits.span(voice), self.limits.tokens - self.generated)
         so_far = Conversation(self.episode.tools or (), tuple(self.episode.messages), planner_text)
         made: Generation = yield Speak(Request(self.episode.session, voice, tuple(self.transcript.ids), most, so_far))
         self.prefill += made.prefill_tokens
@@ -291,32 +357,36 @@ class _Run:
         return None, self._renderer.decode(made.ids)
 
     def _over(self) -> StopReason | None:
-        if self._cancelled is not None and self._cancelled():
+        if self.cancelled is not None and self.cancelled():
             return StopReason.CANCELLED
         if self._left() <= 0:
             return StopReason.TIME_LIMIT
-        return StopReason.TOKEN_LIMIT if self.generated >= self._limits.tokens else None
+        return StopReason.TOKEN_LIMIT if self.generated >= self.limits.tokens else None
 
     def _left(self) -> float:
-        return self._limits.seconds - (time.monotonic() - self._started)
+        return self.limits.seconds - (time.monotonic() - self._started)
 
-    def _call(self, turn: AssistantMessage) -> Generator[Wish, Any, None]:
-        """Makes the calls of a turn and appends what came of them, in call order."""
+    def _call(self, turn: AssistantMessage) -> Generator[Wish, Any, StopReason | None]:
+        """Makes the calls of a turn and appends what came of them, in call order; or hands calls out."""
         self._append(turn)
         for call in turn.tool_calls:
             self._tell("call", call.arguments if call.malformed else f"{call.name}({call.arguments})")
         reason = self._over()
         if reason is None or reason is StopReason.TOKEN_LIMIT:
-            seconds = min(self._limits.tool_timeout, max(self._left(), 0.001))
-            observations: Sequence[Observation] = yield UseTools(turn.tool_calls, seconds)
+            seconds = max(self._left(), 0.001)
+            observations: Sequence[Observation] = yield UseTools(turn.tool_calls, self.limits.tool_timeout, seconds)
         else:
             stopped = ToolError("not_run", f"the run was stopped ({reason.value}) before the call was made")
             observations = [Observation.failure(stopped)] * len(turn.tool_calls)
-        for call, observation in zip(turn.tool_calls, observations, strict=True):
-            self.calls.append(MadeCall(call, observation.error))
-            self.transcript.append(self._renderer.observation(observation.text), len(self.episode.messages))
-            self._append(ToolMessage(call.id, observation.text))
-            self._tell("observation", observation.text)
+        answered = list(zip(turn.tool_calls, observations, strict=True))
+        self.calls += [MadeCall(call, made.error, made.client) for call, made in answered]
+        if any(made.client for made in observations):
+            self.episode.hand_out({call.id: made.text for call, made in answered if not made.client})
+            return StopReason.CLIENT_CALLS
+        for call, made in answered:
+            self.episode.append_observation(call, made.text)
+            self._tell("observation", made.text)
+        return None
 
     def _answer(self, rationale: str | None, text: str) -> StopReason:
         self.answer = text
@@ -368,6 +438,8 @@ def run_episodes(
     *,
     cancelled: Callable[[], bool] | None = None,
     keep: bool = False,
+    approval: Approval | None = None,
+    runner: asyncio.Runner | None = None,
 ) -> Iterator[EpisodeOutcome]:
     """Runs episodes, many at a time, and yields each outcome as it comes.
 
@@ -381,17 +453,20 @@ def run_episodes(
         sampling: How tokens are chosen; spans are limited by ``limits``, not by its ``max_new_tokens``.
         concurrency: Episodes at one time.
         on_event: Told what happens, as it happens.
-        cancelled: Asked between spans; once it says so, every episode ends as cancelled and no other is begun.
+        cancelled: Asked between spans and while tools are called; once it says so, calls are stopped, every episode
+            ends as cancelled and no other is begun.
         keep: Leave the sessions in the engine, for `Episode.follow_up`.
+        approval: Which calls have to be confirmed, and by whom; None refuses those that write.
+        runner: The event loop that the tool sources were opened in, if they belong to one; None makes one for the run.
 
     Raises:
         Exception: Whatever is raised by a tool source that is no `ToolError`.
     """
-    limits, sampling = limits or Limits(), sampling or Sampling()
+    limits, sampling, approval = limits or Limits(), sampling or Sampling(), approval or Approval()
     waiting = iter(episodes)
     live: list[_Live] = []
     try:
-        with asyncio.Runner() as runner:
+        with contextlib.nullcontext(runner) if runner is not None else asyncio.Runner() as loop:
             while True:
                 for episode in _admitted(waiting, concurrency - len(live), cancelled):
                     run = _Run(episode, engine.renderer, engine.context, limits, on_event, cancelled)
@@ -408,7 +483,7 @@ def run_episodes(
                     assert entry.reason is not None
                     yield entry.run.outcome(entry.reason)
                 _generate(engine, live, sampling)
-                _use_tools(runner, live)
+                _use_tools(loop, live, approval)
     finally:
         if not keep:
             engine.forget([entry.run.episode.session for entry in live])
@@ -423,9 +498,14 @@ def run_one(
     *,
     cancelled: Callable[[], bool] | None = None,
     keep: bool = False,
+    approval: Approval | None = None,
+    runner: asyncio.Runner | None = None,
 ) -> EpisodeOutcome:
     """Runs one episode; see `run_episodes`."""
-    (outcome,) = run_episodes(engine, [episode], limits, sampling, 1, on_event, cancelled=cancelled, keep=keep)
+    (outcome,) = run_episodes(
+        engine, [episode], limits, sampling, 1, on_event, cancelled=cancelled, keep=keep, approval=approval,
+        runner=runner,
+    )  # fmt: skip
     return outcome
 
 
@@ -443,20 +523,36 @@ def _generate(engine: Engine, live: Sequence[_Live], sampling: Sampling) -> None
             entry.send(generation)
 
 
-def _use_tools(runner: asyncio.Runner, live: Sequence[_Live]) -> None:
-    """All calls that are wanted now, side by side; those of one episode start in their order."""
+def _use_tools(runner: asyncio.Runner, live: Sequence[_Live], approval: Approval) -> None:
+    """All calls that are wanted now: confirmed one after another, then made side by side."""
     wanted = [(entry, entry.wish) for entry in live if isinstance(entry.wish, UseTools)]
     if not wanted:
         return
+    prepared = [_prepare(entry.run, wish, approval) for entry, wish in wanted]
 
     async def call_all() -> list[list[Observation]]:
-        return await asyncio.gather(*(_call_some(entry.run.episode, wish) for entry, wish in wanted))
+        asked = zip(wanted, prepared, strict=True)
+        tasks = [asyncio.ensure_future(_perform(entry.run, wish, calls)) for (entry, wish), calls in asked]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:  # where one of them raised, the others don't go on
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     for (entry, _), observations in zip(wanted, runner.run(call_all()), strict=True):
         entry.send(observations)
 
 
-async def _call_some(episode: Episode, wish: UseTools) -> list[Observation]:
-    return await asyncio.gather(
-        *(execute(episode.source, call, timeout=wish.seconds, tools=episode.tools) for call in wish.calls)
-    )
+def _prepare(run: _Run, wish: UseTools, approval: Approval) -> list[Prepared]:
+    begun = time.monotonic()
+    prepared = prepare(run.episode.source, wish.calls, approval, run.episode.tools)
+    run.pause(time.monotonic() - begun)
+    return prepared
+
+
+async def _perform(run: _Run, wish: UseTools, calls: Sequence[Prepared]) -> list[Observation]:
+    return await perform(
+        run.episode.source, calls, timeout=wish.timeout, seconds=wish.seconds, result_bytes=run.limits.tool_bytes,
+        cancelled=run.cancelled,
+    )  # fmt: skip

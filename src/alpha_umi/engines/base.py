@@ -44,7 +44,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a request's tokens stand for, for an engine that words its prompts itself.
+    """What a request's tokens stand for, for an engine that words its prompts itself or holds spans to the tools.
 
     Attributes:
         tools: What the agent is shown.
@@ -85,12 +85,14 @@ class Generation:
         finished: Whether the end token came; otherwise the span was cut (by ``max_new_tokens`` or the context).
         prefill_tokens: Tokens of transcript and header that were computed for this request.
         cached_tokens: Tokens of transcript and header that were taken from the cache.
+        forced_tokens: Tokens of the span that were not generated, because no other was legal.
     """
 
     ids: tuple[int, ...]
     finished: bool
     prefill_tokens: int = 0
     cached_tokens: int = 0
+    forced_tokens: int = 0
 
 
 class Engine(Protocol):

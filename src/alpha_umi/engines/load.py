@@ -47,7 +47,7 @@ class PaperRun(BaseModel):
 
 @contextmanager
 def open_engine(
-    source: str | Path | PaperRun, threads: int | None = None, context: int | None = None
+    source: str | Path | PaperRun, threads: int | None = None, context: int | None = None, *, constrain: bool = True
 ) -> Iterator[Engine]:
     """Loads a run's models into this process.
 
@@ -55,6 +55,7 @@ def open_engine(
         source: The run directory (with a ``paper.json``: of the paper's checkpoints), or these checkpoints.
         threads: CPU threads; None keeps what is set.
         context: Longest transcript; None takes what the models can.
+        constrain: Hold calls and decisions to what is legal (the paper's checkpoints never are).
 
     Raises:
         RunDirectoryError: It isn't a finished run, or another renderer made it.
@@ -67,7 +68,10 @@ def open_engine(
         described = read_paper_run(Path(source))
         if described is None:
             run = load_run(source)
-            yield LocalEngine(run.models, run.renderer, dtype, device(), threads, context=context or run.context)
+            yield LocalEngine(
+                run.models, run.renderer, dtype, device(), threads, context=context or run.context, constrain=constrain,
+                adapters=run.adapters, variant=run.variant,
+            )  # fmt: skip
             return
         source = described
     yield _paper_engine(source, dtype, threads)

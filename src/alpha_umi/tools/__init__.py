@@ -1,8 +1,22 @@
 """Tool sources, and the one place that calls a tool."""
 
-from alpha_umi.tools.base import ToolSource
+from alpha_umi.tools.approval import Approval, ApprovalPolicy
+from alpha_umi.tools.base import ToolSource, writes
+from alpha_umi.tools.combined import CombinedSource
 from alpha_umi.tools.execute import Observation, execute
-from alpha_umi.tools.sources import open_source
+from alpha_umi.tools.sources import OpenApiOptions, open_sources, open_tools
 from alpha_umi.tools.toolworld import ToolWorldSource
 
-__all__ = ["Observation", "ToolSource", "ToolWorldSource", "execute", "open_source"]
+__all__ = [
+    "Approval",
+    "ApprovalPolicy",
+    "CombinedSource",
+    "Observation",
+    "OpenApiOptions",
+    "ToolSource",
+    "ToolWorldSource",
+    "execute",
+    "open_sources",
+    "open_tools",
+    "writes",
+]

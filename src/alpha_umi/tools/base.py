@@ -1,10 +1,23 @@
-"""What tools come from."""
+"""What tools come from.
+
+A source has tools and calls them. What else there is to know of it, it may say by having one of these attributes; a
+source without them writes nothing, runs everything itself, may be called side by side and needs no closing:
+
+    writes      names of the tools that change something outside: a person confirms such a call
+    client      names of the tools that nobody here executes: a call is handed out to whoever runs the agent
+    in_order    names of the tools whose calls of one turn are made one after another, in their order
+    aclose()    frees what the source holds
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from alpha_umi.trajectory import Tool
+
+WRITES_MARK = "__alpha_umi_writes__"
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class ToolSource(Protocol):
@@ -22,3 +35,53 @@ class ToolSource(Protocol):
             ToolError: The tool failed; the run goes on. Anything else that is raised ends the run.
         """
         ...
+
+
+@runtime_checkable
+class _Writes(Protocol):
+    @property
+    def writes(self) -> frozenset[str]: ...
+
+
+@runtime_checkable
+class _Client(Protocol):
+    @property
+    def client(self) -> frozenset[str]: ...
+
+
+@runtime_checkable
+class _InOrder(Protocol):
+    @property
+    def in_order(self) -> frozenset[str]: ...
+
+
+@runtime_checkable
+class _Closes(Protocol):
+    async def aclose(self) -> None: ...
+
+
+def writing_tools(source: ToolSource) -> frozenset[str]:
+    """Names of the tools that change something outside."""
+    return source.writes if isinstance(source, _Writes) else frozenset()
+
+
+def client_tools(source: ToolSource) -> frozenset[str]:
+    """Names of the tools that the source doesn't execute."""
+    return source.client if isinstance(source, _Client) else frozenset()
+
+
+def ordered_tools(source: ToolSource) -> frozenset[str]:
+    """Names of the tools whose calls of one turn are made one after another."""
+    return source.in_order if isinstance(source, _InOrder) else frozenset()
+
+
+async def close(source: ToolSource) -> None:
+    """Frees what a source holds, if it holds anything."""
+    if isinstance(source, _Closes):
+        await source.aclose()
+
+
+def writes(function: Function) -> Function:
+    """Decorator: this function of a tool module changes something outside, so a person confirms its calls."""
+    setattr(function, WRITES_MARK, True)
+    return function

@@ -1,31 +1,159 @@
-"""From what stands behind ``--tools`` to a tool source."""
+"""From what stands behind ``--tools`` to tool sources."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from alpha_umi.errors import UserError
-from alpha_umi.tools.base import ToolSource
-from alpha_umi.tools.toolworld import ToolWorldSource
-from alpha_umi.toolworld.open_world import OpenWorld
+from alpha_umi.errors import DataError, UserError
+from alpha_umi.tools.base import ToolSource, close
+from alpha_umi.tools.combined import CombinedSource
+
+KNOWN = (
+    "give toolworld, toolworld:N for N tools, a Python file or module, a JSON file (function schemas, ToolBench tools "
+    "or an OpenAPI document), a folder of ToolBench tools, or the YAML file or the URL of an OpenAPI document"
+)
 
 
-def open_source(specs: Sequence[str], query: str) -> ToolSource:
-    """Opens the tools named on the command line.
+@dataclass(frozen=True)
+class OpenTools:
+    """The sources of a command, and the event loop they live in.
+
+    Attributes:
+        source: All of them as one.
+        runner: Runs whatever has to do with them; `agent.run_episodes` takes it.
+    """
+
+    source: CombinedSource
+    runner: asyncio.Runner
+
+
+@dataclass(frozen=True)
+class OpenApiOptions:
+    """What holds for the OpenAPI documents among the sources; see `openapi.open_openapi`.
+
+    Attributes:
+        only: Tools to keep; empty keeps all.
+        tags: Keeps the operations with one of these tags; empty keeps all.
+        base_url: Of the server; None takes the one that a document names.
+        auth: ``SCHEME=VARIABLE``: which environment variable holds the secret of a security scheme.
+    """
+
+    only: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    base_url: str | None = None
+    auth: Sequence[str] = ()
+
+    def variables(self) -> dict[str, str]:
+        """Security scheme to environment variable.
+
+        Raises:
+            UserError: One of ``auth`` is no such pair.
+        """
+        pairs = {}
+        for pair in self.auth:
+            scheme, _, variable = pair.rpartition("=")
+            if not scheme or not variable:
+                raise UserError(f"--auth {pair!r}: give SCHEME=VARIABLE, the name of an environment variable")
+            pairs[scheme] = variable
+        return pairs
+
+
+@contextmanager
+def open_tools(specs: Sequence[str], query: str, openapi: OpenApiOptions | None = None) -> Iterator[OpenTools]:
+    """Opens tool sources for the length of a block; however the block ends, all of them are closed.
 
     Args:
-        specs: ``toolworld``, or ``toolworld:N`` for N tools to choose from.
+        specs: What stands behind ``--tools``; see `KNOWN`.
         query: What the user asks first; ToolWorld offers the tools that fit it best.
+        openapi: Holds for the OpenAPI documents among them.
 
     Raises:
-        UserError: There is no such source.
+        UserError: There is no such source, or it can't be opened.
     """
-    if len(specs) != 1:
-        raise UserError(f"--tools was given {len(specs)} times; one source at a time can be used")
-    name, _, number = specs[0].partition(":")
-    if name != "toolworld" or not (number.isdecimal() or not number):
-        raise UserError(f"--tools {specs[0]!r}: no such source; give toolworld, or toolworld:N for N tools")
+    with asyncio.Runner() as runner:
+        source = runner.run(open_sources(specs, query, openapi))
+        try:
+            yield OpenTools(source, runner)
+        finally:
+            runner.run(source.aclose())
+
+
+async def open_sources(specs: Sequence[str], query: str, openapi: OpenApiOptions | None = None) -> CombinedSource:
+    """Opens tool sources in the running event loop; see `open_tools`. If one can't be opened, the others are closed."""
+    options = openapi or OpenApiOptions()
+    async with AsyncExitStack() as stack:
+        sources: list[ToolSource] = []
+        for spec in specs:
+            sources.append(await _open(spec, query, options))
+            stack.push_async_callback(close, sources[-1])
+        stack.pop_all()
+    return CombinedSource(sources)
+
+
+async def _open(spec: str, query: str, openapi: OpenApiOptions) -> ToolSource:
+    kind, path = spec.partition(":")[0], Path(spec)
+    if kind == "toolworld":
+        return _open_toolworld(spec, query)
+    if kind == "mcp":
+        raise UserError(f"--tools {spec!r}: MCP servers can't be used yet; {KNOWN}")
+    if kind in ("http", "https") or path.suffix in (".yaml", ".yml"):
+        return await _open_openapi(spec, openapi)
+    if path.suffix == ".json":
+        return await _open_json(spec, openapi)
+    if spec and path.is_dir() and not (path / "__init__.py").exists():
+        from alpha_umi.tools.schema import SchemaSource
+        from alpha_umi.tools.toolbench import read_toolbench
+
+        return SchemaSource(read_toolbench(path))
+    from alpha_umi.tools.python_module import is_module, open_python_module
+
+    if path.suffix != ".py" and not is_module(spec):
+        raise UserError(f"--tools {spec!r}: no such source; {KNOWN}")
+    return await open_python_module(spec)
+
+
+def _open_toolworld(spec: str, query: str) -> ToolSource:
+    from alpha_umi.tools.toolworld import ToolWorldSource
+    from alpha_umi.toolworld.open_world import OpenWorld
+
+    number = spec.partition(":")[2]
+    if not (number.isdecimal() or spec == "toolworld"):
+        raise UserError(f"--tools {spec!r}: no such source; {KNOWN}")
     count = int(number or 5)
     if not 1 <= count <= 20:
-        raise UserError(f"--tools {specs[0]!r}: between 1 and 20 tools can be offered")
+        raise UserError(f"--tools {spec!r}: between 1 and 20 tools can be offered")
     return ToolWorldSource(OpenWorld(query, count=count))
+
+
+async def _open_openapi(spec: str, options: OpenApiOptions) -> ToolSource:
+    from alpha_umi.tools.openapi import open_openapi
+
+    return await open_openapi(
+        spec, only=options.only, tags=options.tags, base_url=options.base_url, auth=options.variables()
+    )
+
+
+async def _open_json(spec: str, openapi: OpenApiOptions) -> ToolSource:
+    """A JSON file says itself what it is."""
+    from alpha_umi.tools.schema import SchemaSource, read_schemas
+    from alpha_umi.tools.toolbench import looks_like_toolbench, read_toolbench
+
+    path = Path(spec)
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(path, f"can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"not JSON: {error}") from error
+    if isinstance(value, dict) and value.keys() & {"openapi", "swagger"}:
+        return await _open_openapi(spec, openapi)
+    if looks_like_toolbench(value):
+        return SchemaSource(read_toolbench(path))
+    if isinstance(value, list) and value:
+        return SchemaSource(read_schemas(path))
+    raise DataError(path, "neither a list of function schemas nor ToolBench tools nor an OpenAPI document")

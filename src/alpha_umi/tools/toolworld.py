@@ -22,7 +22,7 @@ class Callables(Protocol):
 
 
 class ToolWorldSource:
-    """The tools of one world. Calls of one turn happen in their order: a world's call never waits."""
+    """The tools of one world. Calls of one turn happen in their order, as later ones may depend on earlier ones."""
 
     def __init__(self, world: Callables) -> None:
         self.world = world
@@ -31,6 +31,11 @@ class ToolWorldSource:
     def tools(self) -> tuple[Tool, ...]:
         """The world's tools."""
         return self.world.tools
+
+    @property
+    def in_order(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset(tool.name for tool in self.tools)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         """Calls the world's tool.

@@ -1,0 +1,320 @@
+"""Generating the spans of a batch, token by token.
+
+Rows that nothing holds to a grammar go in step, one token each, and the host need not look at every token. Rows that
+have a `alpha_umi.engines.constrain.Guide` are looked at before each choice: the most probable token is taken if it is
+allowed, else the most probable one that is; a sampled one is drawn from those allowed. Where only one continuation is
+legal it is not chosen at all: its tokens go through the model several in one forward, as far as the other rows' padding
+doesn't cost more than that saves.
+
+Shapes: B rows, S new tokens a row, T slots, V vocabulary, H hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from alpha_umi.engines.constrain import Guide
+from alpha_umi.engines.kv import BatchCache, SessionCache
+from alpha_umi.engines.sampling import Chooser
+from alpha_umi.transcript import Voice
+
+VISIBLE_STEP = 64
+ENOUGH_ROWS = 24
+"""So many tokens share the fixed costs of a forward on a CPU well enough."""
+_COMPACT_BELOW = 0.75
+
+Forward = Callable[[Sequence["Row"], torch.Tensor, torch.Tensor, torch.Tensor, BatchCache], torch.Tensor]
+Keep = Callable[["Row", torch.Tensor], None]
+
+
+@dataclass
+class Row:
+    """One request on its way through a batch.
+
+    Attributes:
+        number: Of the request.
+        prompt: The transcript and the header.
+        new: Longest span; 0 only computes the prompt.
+        voice: Who speaks,
+        header: and where in the prompt its header starts.
+        guide: Holds the span to its grammar.
+        known: What was computed of the session before,
+        start: of it, how many tokens are the prompt's,
+        version: and its version then.
+        place: Number in the batch.
+        out: The span so far.
+        computed: How many of its tokens have keys and values, or will have them after the prefill.
+        forced: How many of its tokens were not generated, being the only legal ones.
+    """
+
+    number: int
+    session: int
+    prompt: list[int]
+    new: int
+    voice: Voice = "assistant"
+    header: int = 0
+    guide: Guide | None = None
+    known: SessionCache | None = None
+    start: int = 0
+    version: int = 0
+    place: int = 0
+    out: list[int] = field(default_factory=list)
+    computed: int = 0
+    forced: int = 0
+    finished: bool = False
+
+    @property
+    def tail(self) -> int:
+        """Tokens of the prompt to compute."""
+        return len(self.prompt) - self.start
+
+    @property
+    def ahead(self) -> list[int]:
+        """All tokens to compute before the first one is chosen."""
+        return self.prompt[self.start :] + self.out[: self.computed]
+
+    @property
+    def slots(self) -> int:
+        """Slots the row may come to use."""
+        return len(self.prompt) + self.new
+
+    @property
+    def over(self) -> bool:
+        """Whether the span is complete, by its end token or its length."""
+        return self.finished or len(self.out) >= self.new
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens that have keys and values."""
+        return self.prompt + self.out[: self.computed]
+
+    def begin(self, end: int) -> None:
+        """Puts what the span must begin with before the first choice."""
+        if self.new > 0:
+            self._force(end)
+            self.computed = len(self.out) - self.finished
+
+    def say(self, token: int, end: int) -> None:
+        """Adds a token, and those that must follow it."""
+        self.out.append(token)
+        self.finished = token == end
+        if not self.over:
+            self._force(end)
+
+    def _force(self, end: int) -> None:
+        if self.guide is None:
+            return
+        tokens = self.guide.forced()[: self.new - len(self.out)]
+        self.out += tokens
+        self.forced += len(tokens)
+        self.finished = tokens[-1:] == [end]
+
+
+@dataclass
+class Decoder:
+    """Generates the spans of one batch whose prompts are computed.
+
+    Attributes:
+        forward: Gives hidden states [B, S, H] for rows, ids [B, S], slots [B, S], mask [B, 1, S, T] and the cache.
+        head: Gives logits [B, V] for hidden states [B, H].
+        keep: Takes a row that is over, with its keys and values.
+        choose: How tokens are chosen, and
+        greedy: whether by their logits alone.
+        end: The end token.
+        dtype: Of masks.
+        enough: How many tokens a forward costs to begin with.
+        read_every: How many tokens may be generated before the host looks at them, where it need not.
+    """
+
+    cache: BatchCache
+    forward: Forward
+    head: Callable[[torch.Tensor], torch.Tensor]
+    keep: Keep
+    choose: Chooser
+    greedy: bool
+    end: int
+    dtype: torch.dtype
+    enough: int = ENOUGH_ROWS
+    read_every: int = 1
+
+    def run(self, rows: Sequence[Row], hidden: torch.Tensor) -> None:
+        """Generates until all rows are over; ``hidden`` [B, H] are the states of their last tokens."""
+        for place, row in enumerate(rows):
+            row.place = place
+        self.cache.select(0, len(rows))
+        live = self._guided(list(rows), hidden) if any(row.guide for row in rows) else self._plain(list(rows), hidden)
+        for number, row in enumerate(live):
+            self.keep(row, self.cache.kv[:, :, number])
+
+    # -- all rows in step
+
+    def _plain(self, live: list[Row], hidden: torch.Tensor) -> list[Row]:
+        device, limit, cache = hidden.device, self.cache.kv.shape[4], self.cache
+        # a row's first generated token takes the slot after its prompt; `stop` is where it may write anything
+        slots = torch.tensor([[len(row.prompt)] for row in live], device=device)
+        stop = torch.tensor([[row.slots] for row in live], device=device)
+        longest = max(len(row.prompt) for row in live)
+        mask = attention_mask(slots - 1, limit, self.dtype)  # [B, 1, 1, T]
+        blocked = mask.view(len(live), limit)
+        zero = torch.zeros(1, 1, dtype=self.dtype, device=device)
+        order = torch.arange(len(live), device=device)
+        pending: list[torch.Tensor] = []
+        most = max(row.new for row in live)
+        for step in range(most):
+            token = self.choose(self.head(hidden), order, step)  # [B]
+            pending.append(token)
+            if len(pending) == self.read_every or step + 1 == most:
+                gone = self._read(live, pending)
+                pending = []
+                if gone:
+                    running = [number for number, row in enumerate(live) if not row.over]
+                    if not running:
+                        break
+                    if len(running) < _COMPACT_BELOW * len(live):
+                        live, moved = self._compact(live, running)
+                        keep = torch.tensor(moved, device=device)
+                        slots, stop, token, order = slots[keep], stop[keep], token[keep], order[keep]
+                        blocked = blocked[keep]
+                        mask = blocked[:, None, None]
+                        longest = max(len(row.prompt) for row in live)
+            blocked.scatter_(1, slots, zero.expand_as(slots))
+            visible = min(round_up(longest + step + 1), limit)
+            cache.aim(slots, visible)
+            hidden = self.forward(live, token[:, None], slots, mask[..., :visible], cache)[:, 0]
+            slots = torch.minimum(slots + 1, stop)
+        return live
+
+    def _read(self, live: list[Row], pending: list[torch.Tensor]) -> bool:
+        """Gives the rows their tokens; says whether any of them is over."""
+        gone = False
+        for tokens in torch.stack(pending).tolist():
+            for row, token in zip(live, tokens, strict=True):
+                if not row.over:
+                    row.computed = len(row.out)
+                    row.say(token, self.end)
+                gone = gone or row.over
+        return gone
+
+    # -- rows with guides
+
+    def _guided(self, live: list[Row], hidden: torch.Tensor) -> list[Row]:
+        while True:
+            self._speak(live, hidden)
+            running = [number for number, row in enumerate(live) if not row.over]
+            if not running:
+                return live
+            if len(running) < _COMPACT_BELOW * len(live):
+                live, _ = self._compact(live, running)
+            hidden = self._compute(live)
+
+    def _speak(self, live: list[Row], hidden: torch.Tensor) -> None:
+        """Every row whose tokens are all computed chooses one more."""
+        ready = [number for number, row in enumerate(live) if not row.over and row.computed == len(row.out)]
+        if ready:
+            rows = [live[number] for number in ready]
+            tokens = self._pick(rows, self.head(hidden if len(ready) == len(live) else hidden[ready]))
+            for row, token in zip(rows, tokens, strict=True):
+                row.say(token, self.end)
+
+    def _pick(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
+        """A token for each row, which its guide has taken."""
+        guides = {number: row.guide for number, row in enumerate(rows) if row.guide is not None}
+        if guides and not self.greedy:
+            logits = _held(logits, guides)
+        tokens = self._chosen(rows, logits)
+        refused = {number: guide for number, guide in guides.items() if not guide.take(tokens[number])}
+        if refused:
+            numbers = list(refused)
+            again = self._chosen([rows[number] for number in numbers], _held(logits, refused)[numbers])
+            for number, token in zip(numbers, again, strict=True):
+                refused[number].take(token)
+                tokens[number] = token
+        return tokens
+
+    def _chosen(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
+        order = torch.tensor([row.place for row in rows], device=logits.device)
+        place = torch.tensor([len(row.out) for row in rows], device=logits.device)
+        return self.choose(logits, order, place).tolist()
+
+    def _compute(self, live: Sequence[Row]) -> torch.Tensor:
+        """Runs tokens that are not computed yet, some of every row; returns the state of each row's last one [B, H]."""
+        device, limit = self.cache.kv.device, self.cache.kv.shape[4]
+        waiting = [0 if row.over else len(row.out) - row.computed for row in live]
+        size = best_width(waiting, self.enough)
+        counts = [min(count, size) for count in waiting]
+        ids = [
+            [*row.out[row.computed :][:count], *[0] * (size - count)] for row, count in zip(live, counts, strict=True)
+        ]
+        first = [row.slots if row.over else len(row.prompt) + row.computed for row in live]
+        last = torch.tensor([[row.slots] for row in live], device=device)
+        # padding writes after the row's last token, at most into the slot where it may write anything
+        slots = (torch.tensor(first, device=device)[:, None] + torch.arange(size, device=device)).minimum(last)
+        ends = [at + count for at, count in zip(first, counts, strict=True) if count]
+        visible = min(round_up(max(ends)), limit)
+        self.cache.aim(slots, visible)
+        states = self.forward(
+            live, torch.tensor(ids, device=device), slots, attention_mask(slots, visible, self.dtype), self.cache
+        )
+        for row, count in zip(live, counts, strict=True):
+            row.computed += count
+        return states[torch.arange(len(live), device=device), torch.tensor(counts, device=device).clamp(min=1) - 1]
+
+    def _compact(self, live: list[Row], running: list[int]) -> tuple[list[Row], list[int]]:
+        """Moves running rows from the end of the batch into the places of rows that are over.
+
+        Returns:
+            The rows that stay, and for each where it was. Rows that are over are put back into their sessions.
+        """
+        for number, row in enumerate(live):
+            if row.over:
+                self.keep(row, self.cache.kv[:, :, number])
+        size = len(running)
+        stay = set(running)
+        holes = [number for number in range(size) if number not in stay]
+        movers = [number for number in running if number >= size]
+        where = list(range(size))
+        for hole, mover in zip(holes, movers, strict=True):
+            self.cache.kv[:, :, hole] = self.cache.kv[:, :, mover]
+            where[hole] = mover
+        self.cache.select(0, size)
+        return [live[number] for number in where], where
+
+
+def _held(logits: torch.Tensor, guides: Mapping[int, Guide]) -> torch.Tensor:
+    """The logits [B, V] with minus infinity, in the rows that have guides, for what may not follow."""
+    bits = np.stack([guide.allowed() for guide in guides.values()])
+    allowed = torch.from_numpy(np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little").astype(bool))
+    size = logits.shape[-1]
+    banned = torch.ones(len(guides), size, dtype=torch.bool)
+    banned[:, : allowed.shape[1]] = ~allowed[:, :size]
+    numbers = torch.tensor(list(guides), device=logits.device)
+    out = logits.clone()
+    out[numbers] = logits[numbers].masked_fill(banned.to(logits.device), -torch.inf)
+    return out
+
+
+def best_width(waiting: Sequence[int], enough: int) -> int:
+    """How many tokens a row the next forward should take: most of those that wait for what it costs.
+
+    Args:
+        waiting: Tokens that wait, a row.
+        enough: How many tokens, padding included, cost as much as any forward does to begin with.
+    """
+    widths = sorted({count for count in waiting if count > 0})
+    return max(widths, key=lambda size: sum(min(count, size) for count in waiting) / (enough + len(waiting) * size))
+
+
+def round_up(length: int) -> int:
+    """A number of slots of which there are few different ones."""
+    return -(-length // VISIBLE_STEP) * VISIBLE_STEP
+
+
+def attention_mask(slots: torch.Tensor, visible: int, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask [B, 1, S, T] for queries at these slots [B, S]: each sees the slots up to its own."""
+    seen = torch.arange(visible, device=slots.device) <= slots[..., None]
+    mask = torch.full(seen.shape, torch.finfo(dtype).min, dtype=dtype, device=slots.device)
+    return mask.masked_fill_(seen, 0)[:, None]

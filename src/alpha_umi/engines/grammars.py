@@ -1,0 +1,177 @@
+r"""What each voice may write, as a grammar for `llguidance`: calls that can be made, decisions that can be read.
+
+============ ======================================================================================================
+caller       one call a line, ``{"name": "<a given tool>", "arguments": {<what its schema asks for>}}``
+planner      any text, then a line ``Next: Caller`` (if there are tools), ``Next: Summarizer`` or ``Next: Give up``
+assistant    any text, then ``Call: `` and calls (if there are tools), ``Answer: `` and text, or ``Give up: `` and text
+summarizer   any text: no grammar
+============ ======================================================================================================
+
+JSON is spelt as `json.dumps` spells it: ``", "`` and ``": "``, UTF-8 as it is, arguments in the order of the schema. An
+object that lists its properties and says nothing of others takes no others, at any depth, as
+`alpha_umi.validation` has it for the arguments as a whole. A schema that `llguidance` can't compile (``uniqueItems``,
+``not``, look-around, a ``oneOf`` whose branches may overlap) leaves the arguments of its tool free, any JSON object;
+`unconstrained` says of which tools, and why. Not held either: a key that an open object has twice, integers of
+thousands of digits, which Python won't read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from llguidance import LLMatcher, LLParserLimits
+
+from alpha_umi.trajectory import Decision, Tool
+from alpha_umi.transcript import Voice
+from alpha_umi.validation import declared_parameters
+
+LIMITS = LLParserLimits(
+    max_grammar_size=10_000, max_lexer_states=10_000, initial_lexer_fuel=200_000, step_lexer_fuel=50_000,
+    step_max_items=5_000, precompute_large_lexemes=False, verbose_errors=False,
+)  # fmt: skip
+"""What a grammar may take: 0.3 MB as a rule, 15 MB at the very worst, milliseconds a token."""
+
+_LONGEST = 1 << 16
+_LARGEST_FACTOR = 10_000
+_SPELLING = {
+    "item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False,
+    "json_allowed_escapes": 'nrbtf\\"',  # no \u: it could spell a declared name a second way
+}  # fmt: skip
+_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+
+
+def grammar(voice: Voice, tools: Sequence[Tool]) -> str | None:
+    """The grammar of a voice's span, its end token left out; None if anything may stand there."""
+    if voice == "summarizer" or (voice == "caller" and not tools):
+        return None
+    if voice == "caller":
+        return "start: calls\n" + _calls(tools)[0]
+    return _planner(bool(tools)) if voice == "planner" else _assistant(tools)
+
+
+def unconstrained(tools: Sequence[Tool]) -> dict[str, str]:
+    """The tools whose arguments are not held to their schema, with the reason; all others are."""
+    return _calls(tools)[1] if tools else {}
+
+
+# ---- text with a mark -----------------------------------------------------------------------------------------------
+
+
+def _planner(tools: bool) -> str:
+    decisions = [decision for decision in Decision if tools or decision is not Decision.CALL]
+    choice = " | ".join(json.dumps(decision.value) for decision in decisions)
+    return f"start: head ({choice})\n{_head('head', 'Next: ')}"
+
+
+def _assistant(tools: Sequence[Tool]) -> str:
+    lines = ["start: call_head calls | text_head text" if tools else "start: text_head text", r"text: /(.|\n)*/"]
+    lines.append(_head("text_head", "(Answer|Give up): "))
+    if tools:
+        lines += [_head("call_head", "Call: "), _calls(tools)[0]]
+    return "\n".join(lines)
+
+
+def _head(name: str, mark: str) -> str:
+    """A rule for any text up to the first line that opens with the mark."""
+    return rf"{name}[lazy]: /((.|\n)*\n)?{mark}/"
+
+
+# ---- calls ----------------------------------------------------------------------------------------------------------
+
+
+def _calls(tools: Sequence[Tool]) -> tuple[str, dict[str, str]]:
+    """The rule ``calls`` with all it needs, and why the arguments of some tools are free."""
+    named = {tool.name: tool for tool in reversed(tools)}  # of two tools with one name, the first is what is called
+    rules: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for name, tool in named.items():
+        try:
+            rules[name] = _json_rule(_arguments(tool))
+        except ValueError as error:
+            reasons[name] = str(error)
+    if _problem(_joined(named, rules)) is not None:
+        found = {name: _problem(_joined([name], rules)) for name in rules}
+        reasons |= {name: reason for name, reason in found.items() if reason is not None}
+        rules = {name: rule for name, rule in rules.items() if name not in reasons}
+        together = _problem(_joined(named, rules))
+        if together is not None:
+            reasons |= dict.fromkeys(rules, f"too many tools at once: {together}")
+            rules = {}
+    return _joined(named, rules), reasons
+
+
+def _joined(names: Collection[str], arguments: Mapping[str, str]) -> str:
+    lines = ['calls: call ("\\n" call)*', "call: " + " | ".join(f"call_{number}" for number in range(len(names)))]
+    for number, name in enumerate(names):
+        head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
+        lines.append(f'call_{number}: {json.dumps(head)} arguments_{number} "}}"')
+        lines.append(f"arguments_{number}: {arguments.get(name) or _json_rule(_ANY_OBJECT)}")
+    return "\n".join(lines)
+
+
+def _json_rule(schema: Mapping[str, Any]) -> str:
+    return "%json " + json.dumps({**schema, "x-guidance": _SPELLING})
+
+
+def _problem(calls: str) -> str | None:
+    """Why a grammar can't be compiled, in a line, or None."""
+    found, messages = LLMatcher.validate_grammar_with_warnings(f"start: calls\n{calls}", limits=LIMITS)
+    if not found:
+        return None
+    text = messages[0].partition("\nerror: ")[2] or messages[0].partition("failed to compile JSON schema: ")[2]
+    return (text or messages[0]).partition("\n")[0]
+
+
+# ---- schemas --------------------------------------------------------------------------------------------------------
+
+_OPEN = {
+    "additionalProperties", "patternProperties", "unevaluatedProperties", "$ref", "$dynamicRef", "allOf", "anyOf",
+    "oneOf", "not", "if", "dependentSchemas",
+}  # fmt: skip
+"""An object with one of these declares properties elsewhere, or takes undeclared ones."""
+
+_ITEMS = ("items", "prefixItems", "additionalProperties")
+_COMBINED = ("anyOf", "oneOf", "allOf")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions")
+
+
+def _arguments(tool: Tool) -> dict[str, Any]:
+    """The tool's parameters as `llguidance` reads them, allowing no more than they did.
+
+    Raises:
+        ValueError: They had better not be compiled.
+    """
+    if len(tool.schema) > _LONGEST:
+        raise ValueError(f"the schema has {len(tool.schema)} characters; {_LONGEST} is the most")
+    try:
+        schema = _adapted(tool.parameters, True)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    closed = {} if declared_parameters(tool) is None else {"additionalProperties": False}
+    return {**schema, "type": "object", **closed}
+
+
+def _adapted(schema: Any, close: bool) -> Any:
+    """A schema without formats that nobody checks; objects that list their properties are closed, if wanted."""
+    if not isinstance(schema, dict):
+        return schema
+    factor = schema.get("multipleOf")
+    if isinstance(factor, int | float) and factor > _LARGEST_FACTOR:
+        raise ValueError(f"multipleOf {factor} is too large")
+    out: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, dict):
+            # what is defined once may be used where closing it would say something else
+            inner = close and key == "properties"
+            out[key] = {name: _adapted(part, inner) for name, part in value.items()}
+        elif key in _ITEMS or key in _COMBINED:
+            inner = close and (key in _ITEMS or (key == "anyOf" and "properties" not in schema))
+            out[key] = [_adapted(part, inner) for part in value] if isinstance(value, list) else _adapted(value, inner)
+        elif key != "format" or value in _FORMATS:
+            out[key] = value
+    if close and "properties" in schema and not schema.keys() & _OPEN:
+        out["additionalProperties"] = False
+    return out
