@@ -37,6 +37,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Convert and look at trajector
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate a run: static metrics, live pass rate.")
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure what things cost here, as ratios.")
+app.add_typer(bench_app, name="bench")
 
 Model = Annotated[Path | None, typer.Option("--model", help="A run directory.")]
 Planner = Annotated[str | None, typer.Option("--planner", help="The paper's planner: a directory or a hub id.")]
@@ -562,6 +564,34 @@ def eval_live(
     if json_out is not None:
         write_json(json_out, {"splits": splits})
     _print_tables({(model or Path("paper's checkpoints")).name: {"live": splits}})
+
+
+@bench_app.command("train")
+def bench_train_command(
+    data: Annotated[
+        Path | None, typer.Option(help="Trajectories to measure the toolbench shape with, not made-up ones.")
+    ] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="toolbench | long; repeatable [default: both].")] = None,
+    transcripts: Annotated[int, typer.Option(min=1, help="In a batch.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed steps; the figure is their median.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+) -> None:
+    """The local stage's three adapters in one pass, against TRL's LoRA training and the paper's layout."""
+    from alpha_umi.bench.shapes import SHAPES
+    from alpha_umi.bench.train import TrainBench, bench_train
+    from alpha_umi.trajectory import write_json
+
+    chosen = [name for name in SHAPES if not shape or name in shape]
+    unknown = sorted(set(shape or ()) - set(SHAPES))
+    if unknown:
+        raise UserError(f"--shape {unknown[0]}: there is no such shape; there are {', '.join(SHAPES)}")
+    settings = TrainBench(transcripts=transcripts, rounds=rounds, threads=threads, trajectories=data)
+    status = _console(stderr=True)
+    figures = bench_train(settings, chosen, lambda peer: status.print(f"measuring {peer}", style="dim"))
+    if json_out is not None:
+        write_json(json_out, figures)
+    typer.echo(json.dumps(figures["ratios"], indent=2))
 
 
 def _print_tables(systems: dict[str, Any]) -> None:

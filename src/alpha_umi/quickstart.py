@@ -30,7 +30,7 @@ from alpha_umi.trajectory import write_json
 if TYPE_CHECKING:
     pass
 
-GLOBAL_SHARE = 0.7
+GLOBAL_SHARE = 0.8
 """Of the training time; the local stage and its rival, stage 1 going on, have half of the rest each."""
 
 REWORDED = 0.5

@@ -1,10 +1,10 @@
 """Generating the spans of a batch, token by token.
 
-Rows that nothing holds to a grammar go in step, one token each, and the host need not look at every token. Rows that
-have a `alpha_umi.engines.constrain.Guide` are looked at before each choice: the most probable token is taken if it is
-allowed, else the most probable one that is; a sampled one is drawn from those allowed. Where only one continuation is
-legal it is not chosen at all: its tokens go through the model several in one forward, as far as the other rows' padding
-doesn't cost more than that saves.
+Rows that nothing holds to a grammar go in step, one token each, and the host need not look at every token. A row that
+has a `alpha_umi.engines.constrain.Guide` chooses as any other, and once more, among what is allowed, if that isn't: the
+most probable token of those, or one drawn anew, so that tokens have the probabilities they have among those allowed.
+Where only one continuation is legal there is no choice: its tokens go through the model several in one forward, as far
+as the other rows' padding doesn't cost more than that saves.
 
 Shapes: B rows, S new tokens a row, T slots, V vocabulary, H hidden width.
 """
@@ -122,8 +122,7 @@ class Decoder:
         forward: Gives hidden states [B, S, H] for rows, ids [B, S], slots [B, S], mask [B, 1, S, T] and the cache.
         head: Gives logits [B, V] for hidden states [B, H].
         keep: Takes a row that is over, with its keys and values.
-        choose: How tokens are chosen, and
-        greedy: whether by their logits alone.
+        choose: How tokens are chosen.
         end: The end token.
         dtype: Of masks.
         enough: How many tokens a forward costs to begin with.
@@ -135,7 +134,6 @@ class Decoder:
     head: Callable[[torch.Tensor], torch.Tensor]
     keep: Keep
     choose: Chooser
-    greedy: bool
     end: int
     dtype: torch.dtype
     enough: int = ENOUGH_ROWS
@@ -165,7 +163,7 @@ class Decoder:
         pending: list[torch.Tensor] = []
         most = max(row.new for row in live)
         for step in range(most):
-            token = self.choose(self.head(hidden), order, step)  # [B]
+            token = self.choose(self.head(hidden), order, step, False)  # [B]
             pending.append(token)
             if len(pending) == self.read_every or step + 1 == most:
                 gone = self._read(live, pending)
@@ -222,23 +220,20 @@ class Decoder:
 
     def _pick(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
         """A token for each row, which its guide has taken."""
-        guides = {number: row.guide for number, row in enumerate(rows) if row.guide is not None}
-        if guides and not self.greedy:
-            logits = _held(logits, guides)
         tokens = self._chosen(rows, logits)
+        guides = {number: row.guide for number, row in enumerate(rows) if row.guide is not None}
         refused = {number: guide for number, guide in guides.items() if not guide.take(tokens[number])}
         if refused:
-            numbers = list(refused)
-            again = self._chosen([rows[number] for number in numbers], _held(logits, refused)[numbers])
-            for number, token in zip(numbers, again, strict=True):
-                refused[number].take(token)
+            again = self._chosen([rows[number] for number in refused], _held(logits, refused), again=True)
+            for (number, guide), token in zip(refused.items(), again, strict=True):
+                guide.take(token)
                 tokens[number] = token
         return tokens
 
-    def _chosen(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
+    def _chosen(self, rows: Sequence[Row], logits: torch.Tensor, again: bool = False) -> list[int]:
         order = torch.tensor([row.place for row in rows], device=logits.device)
         place = torch.tensor([len(row.out) for row in rows], device=logits.device)
-        return self.choose(logits, order, place).tolist()
+        return self.choose(logits, order, place, again).tolist()
 
     def _compute(self, live: Sequence[Row]) -> torch.Tensor:
         """Runs tokens that are not computed yet, some of every row; returns the state of each row's last one [B, H]."""
@@ -285,16 +280,13 @@ class Decoder:
 
 
 def _held(logits: torch.Tensor, guides: Mapping[int, Guide]) -> torch.Tensor:
-    """The logits [B, V] with minus infinity, in the rows that have guides, for what may not follow."""
+    """The logits of the rows that have these guides, with minus infinity for what may not follow."""
     bits = np.stack([guide.allowed() for guide in guides.values()])
-    allowed = torch.from_numpy(np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little").astype(bool))
-    size = logits.shape[-1]
-    banned = torch.ones(len(guides), size, dtype=torch.bool)
-    banned[:, : allowed.shape[1]] = ~allowed[:, :size]
-    numbers = torch.tensor(list(guides), device=logits.device)
-    out = logits.clone()
-    out[numbers] = logits[numbers].masked_fill(banned.to(logits.device), -torch.inf)
-    return out
+    allowed = torch.from_numpy(np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little"))
+    banned = torch.ones(len(guides), logits.shape[-1], dtype=torch.bool)
+    size = min(allowed.shape[1], logits.shape[-1])
+    banned[:, :size] = allowed[:, :size] == 0
+    return logits[list(guides)].masked_fill(banned.to(logits.device), -torch.inf)
 
 
 def best_width(waiting: Sequence[int], enough: int) -> int:

@@ -144,7 +144,7 @@ class Runner:
             self.device,
         )  # fmt: skip
         return Decoder(
-            cache, self._forward, self._logits, self._keep, choose, sampling.temperature == 0, end, self.dtype,
+            cache, self._forward, self._logits, self._keep, choose, end, self.dtype,
             self._enough, self._read_every,
         )  # fmt: skip
 

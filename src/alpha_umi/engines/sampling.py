@@ -13,11 +13,9 @@ import torch
 from alpha_umi.engines.base import Sampling
 
 Place = int | torch.Tensor
-Chooser = Callable[[torch.Tensor, torch.Tensor, Place], torch.Tensor]
-"""Gives token ids [B] for logits [B, V], the rows' numbers [B] and how many tokens of their spans they have [B] or 1.
-
-A token whose logit is minus infinity is never chosen.
-"""
+Chooser = Callable[[torch.Tensor, torch.Tensor, Place, bool], torch.Tensor]
+"""Gives token ids [B] for logits [B, V], the rows' numbers [B], how many tokens their spans have (one number, or [B]),
+and whether it is the second choice there, which is independent of the first. Minus infinity is never chosen."""
 
 
 def chooser(
@@ -33,10 +31,12 @@ def chooser(
         device: Of the logits.
     """
     if sampling.temperature == 0:
-        return lambda logits, order, place: logits.argmax(-1)
-    draws = torch.from_numpy(uniform(sampling.seed, sessions, starts, most)).to(device)
+        return lambda logits, order, place, again: logits.argmax(-1)
+    first, second = (
+        torch.from_numpy(uniform(seed, sessions, starts, most)).to(device) for seed in (sampling.seed, ~sampling.seed)
+    )
 
-    def choose(logits: torch.Tensor, order: torch.Tensor, place: Place) -> torch.Tensor:
+    def choose(logits: torch.Tensor, order: torch.Tensor, place: Place, again: bool) -> torch.Tensor:
         probabilities = torch.softmax(logits.double() / sampling.temperature, -1)
         ranked = None
         if sampling.top_p < 1:
@@ -44,7 +44,7 @@ def chooser(
             before = probabilities.cumsum(-1) - probabilities
             probabilities = probabilities.masked_fill(before >= sampling.top_p, 0)
         total = probabilities.cumsum(-1)
-        wanted = draws[order, place, None] * total[:, -1:]
+        wanted = (second if again else first)[order, place, None] * total[:, -1:]
         chosen = torch.searchsorted(total, wanted, right=True).clamp_(max=total.shape[-1] - 1)
         return (chosen if ranked is None else ranked.gather(-1, chosen))[:, 0]
 
