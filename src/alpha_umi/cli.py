@@ -47,6 +47,9 @@ Summarizer = Annotated[str | None, typer.Option("--summarizer", help="The paper'
 RendererName = Annotated[
     str | None, typer.Option("--renderer", help="transcript, or paper (for the paper's own checkpoints).")
 ]
+Constrain = Annotated[
+    bool, typer.Option("--constrain/--no-constrain", help="Hold calls and decisions to what is legal.")
+]
 Tools = Annotated[
     list[str],
     typer.Option(
@@ -64,7 +67,7 @@ Auth = Annotated[
 ]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Of an OpenAPI document's server.")]
 Approve = Annotated[str, typer.Option(help="Which calls you confirm: always | writes | never.")]
-Instructions = Annotated[int | None, typer.Option(min=1, help="Instructions a split [default: 200 or 100].")]
+Instructions = Annotated[int | None, typer.Option(min=1, help="Instructions a split (200 or 100, if not given).")]
 
 
 def main() -> None:
@@ -201,6 +204,7 @@ def run(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    constrain: Constrain = True,
     retrieve: Retrieve = None,
     only: Only = None,
     tag: Tag = None,
@@ -222,7 +226,7 @@ def run(
     options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
     use_all_cores()
     console = _console()
-    with open_tools(tools, query, options) as opened, open_engine(source) as engine:
+    with open_tools(tools, query, options) as opened, open_engine(source, constrain=constrain) as engine:
         outcome = run_one(
             engine, _episode(query, opened.source, retrieve), on_event=None if as_json else agent_display(console),
             approval=approval, runner=opened.runner,
@@ -239,6 +243,7 @@ def chat(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    constrain: Constrain = True,
     retrieve: Retrieve = None,
     only: Only = None,
     tag: Tag = None,
@@ -255,7 +260,7 @@ def chat(
     options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
     use_all_cores()
     console = _console()
-    with open_engine(source) as engine:
+    with open_engine(source, constrain=constrain) as engine:
         query = _ask(console)
         while query is not None:
             with open_tools(tools, query, options) as opened:
@@ -476,6 +481,7 @@ def eval_static(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    constrain: Constrain = True,
     planner_speaker: Annotated[
         str, typer.Option(help="Paper renderer: planner (as the paper's static inference) or assistant (as training).")
     ] = "planner",
@@ -492,7 +498,7 @@ def eval_static(
         raise UserError("give --model RUN and --data FILE (or toolworld), or --predictions FILE")
     else:
         source = chosen_source(model, planner, caller, summarizer, renderer, planner_speaker)
-        figures = _scored_model(source, data, instructions)
+        figures = _scored_model(source, data, instructions, constrain)
     if json_out is not None:
         from alpha_umi.trajectory import write_json
 
@@ -512,7 +518,7 @@ def _scored_file(path: Path) -> dict[str, Any]:
     return both_modes(read_predictions(path), read_groups(path))
 
 
-def _scored_model(source: Path | PaperRun, data: str, instructions: int | None) -> dict[str, Any]:
+def _scored_model(source: Path | PaperRun, data: str, instructions: int | None, constrain: bool) -> dict[str, Any]:
     from alpha_umi.display import bars
     from alpha_umi.engines.load import open_engine
     from alpha_umi.evaluation.static import static_predictions
@@ -521,7 +527,7 @@ def _scored_model(source: Path | PaperRun, data: str, instructions: int | None) 
 
     trajectories = list(read_jsonl(data)) if data != "toolworld" else []
     use_all_cores()
-    with bars(_console(stderr=True)) as shown, open_engine(source) as engine:
+    with bars(_console(stderr=True)) as shown, open_engine(source, constrain=constrain) as engine:
         if data == "toolworld":
             return {"splits": evaluate_static(engine, Suite.default(instructions), None, shown.update)}
         run = static_predictions(
@@ -538,9 +544,10 @@ def eval_live(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    constrain: Constrain = True,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
     traces: Annotated[Path | None, typer.Option(help="Write episodes and failures into this folder.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Splits to run [default: all six].")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits to run (all six, if none is named).")] = None,
     instructions: Instructions = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes at one time.")] = 64,
 ) -> None:
@@ -558,7 +565,7 @@ def eval_live(
         raise UserError(f"--split {unknown[0]}: there is no such split; there are {', '.join(SPLITS)}")
     source = chosen_source(model, planner, caller, summarizer, renderer)
     use_all_cores()
-    with bars(_console(stderr=True)) as shown, open_engine(source) as engine:
+    with bars(_console(stderr=True)) as shown, open_engine(source, constrain=constrain) as engine:
         suite = Suite.default(instructions, split or SPLITS)
         splits = evaluate_live(engine, suite, traces, shown.update, concurrency)
     if json_out is not None:
@@ -571,7 +578,7 @@ def bench_train_command(
     data: Annotated[
         Path | None, typer.Option(help="Trajectories to measure the toolbench shape with, not made-up ones.")
     ] = None,
-    shape: Annotated[list[str] | None, typer.Option(help="toolbench | long; repeatable [default: both].")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="toolbench | long; repeatable (both, if none is named).")] = None,
     transcripts: Annotated[int, typer.Option(min=1, help="In a batch.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Timed steps; the figure is their median.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
