@@ -87,33 +87,42 @@ def _sources(folder: Path) -> Iterator[tuple[str, Iterator[Tool | str]]]:
         yield name, _shown(folder / name)
 
 
-def _drawn(constraint: Constraint, renderer: Renderer, tool: Tool, chance: random.Random) -> str | None:
-    """A call at random among what may be written; None if it has no end in sight."""
-    guide = constraint.guide(Request(0, "caller", (), None, Conversation((tool,), ())))
-    assert guide is not None
-    ids = guide.forced()
-    while len(ids) < _LONGEST and ids[-1:] != [constraint.end]:
-        bits = np.unpackbits(guide.allowed().view(np.uint8), bitorder="little")
-        legal = np.flatnonzero(bits)
+class Drawer:
+    """Draws calls at random among what a tool's grammar allows, and checks them."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._constraint = Constraint(renderer)
+        size = len(renderer.tokenizer)
         # a string ends sooner or later, and a span as soon as it may
-        ends = [token for token in legal if token == constraint.end or '"' in renderer.show([token])]
-        token = int(chance.choice(ends if ends and chance.random() < 0.3 else legal))
-        guide.take(token)
-        ids.append(token)
-        ids += guide.forced() if token != constraint.end else []
-    return renderer.decode(ids) if ids[-1] == constraint.end else None
+        self._ends = np.array([token == renderer.markers.end or '"' in renderer.show([token]) for token in range(size)])
 
+    def check(self, tool: Tool, seed: int) -> str:
+        """Whether a call is right, cut, or wrong and why."""
+        text = self._draw(tool, random.Random(seed))
+        if text is None:
+            return "cut"
+        try:
+            for call in parse_calls(text):
+                check_call(call, (tool,))
+        except ToolError as error:
+            return f"wrong: {error}: {text}"
+        return "right"
 
-def _checked(constraint: Constraint, renderer: Renderer, tool: Tool, seed: int) -> str:
-    text = _drawn(constraint, renderer, tool, random.Random(seed))
-    if text is None:
-        return "cut"
-    try:
-        for call in parse_calls(text):
-            check_call(call, (tool,))
-    except ToolError as error:
-        return f"wrong: {error}: {text}"
-    return "right"
+    def _draw(self, tool: Tool, chance: random.Random) -> str | None:
+        end = self._renderer.markers.end
+        guide = self._constraint.guide(Request(0, "caller", (), None, Conversation((tool,), ())))
+        assert guide is not None
+        ids = guide.forced()
+        while len(ids) < _LONGEST and ids[-1:] != [end]:
+            legal = np.unpackbits(guide.allowed().view(np.uint8), bitorder="little")[: len(self._ends)].astype(bool)
+            ending = legal & self._ends
+            chosen = np.flatnonzero(ending if ending.any() and chance.random() < 0.3 else legal)
+            token = int(chosen[chance.randrange(len(chosen))])
+            guide.take(token)
+            ids.append(token)
+            ids += guide.forced() if token != end else []
+        return self._renderer.decode(ids) if ids[-1] == end else None
 
 
 def main() -> None:
@@ -122,8 +131,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--calls", type=int, default=2)
     given = parser.parse_args()
-    renderer = load_renderer(None, 256)
-    constraint = Constraint(renderer)
+    drawer = Drawer(load_renderer(None, 256))
     seen: set[str] = set()
     table: dict[str, Any] = {}
     for name, tools in _sources(given.folder):
@@ -138,7 +146,7 @@ def main() -> None:
                 reasons = unconstrained((tool,))
                 counts.update(f"free: {reason}" for reason in reasons.values())
                 if not reasons:
-                    counts.update(_checked(constraint, renderer, tool, seed) for seed in range(given.calls))
+                    counts.update(drawer.check(tool, seed) for seed in range(given.calls))
         table[name] = dict(counts)
         print(name, json.dumps(table[name], ensure_ascii=False), flush=True)  # noqa: T201
     total: Counter[str] = Counter()

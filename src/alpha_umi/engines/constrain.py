@@ -46,14 +46,17 @@ class Constraint:
         self._cached = cached
         self._compiled: OrderedDict[bytes, LLMatcher | None] = OrderedDict()
         self.banned = frozenset(words.special_token_ids) - {self.end}
-        allowed = np.ones(-(-len(words.tokens) // 32) * 32, dtype=bool)
-        allowed[[*self.banned, *range(len(words.tokens), len(allowed))]] = False
+        self.size = len(words.tokens)
+        allowed = np.ones(-(-self.size // 32) * 32, dtype=bool)
+        allowed[[*self.banned, *range(self.size, len(allowed))]] = False
         self.free = np.packbits(allowed, bitorder="little").view(np.int32)
 
     def guide(self, request: Request) -> Guide | None:
         """What holds the request's span; None if nobody said what the tools are."""
         if request.conversation is None:
             return None
+        if request.voice == "summarizer":
+            return Guide(self, None)
         compiled = self._grammar(request.voice, request.conversation.tools)
         return Guide(self, compiled.deep_copy() if compiled is not None else None)
 
@@ -62,10 +65,11 @@ class Constraint:
         return len(self._compiled)
 
     def _grammar(self, voice: Voice, tools: Sequence[Tool]) -> LLMatcher | None:
-        shown = tools if voice in ("caller", "assistant") else tools[:1]
-        key = hashlib.sha256("\n".join([voice, *(tool.schema for tool in shown)]).encode("utf-8", "replace")).digest()
+        # a planner's grammar only says whether there are tools
+        parts = [str(bool(tools))] if voice == "planner" else [tool.schema for tool in tools]
+        key = hashlib.sha256("\n".join([voice, *parts]).encode("utf-8", "replace")).digest()
         if key not in self._compiled:
-            self._compiled[key] = self._compile(grammar(voice, shown))
+            self._compiled[key] = self._compile(grammar(voice, tools))
         self._compiled.move_to_end(key)
         while len(self._compiled) > self._cached:
             self._compiled.popitem(last=False)
@@ -100,7 +104,7 @@ class Guide:
 
     def take(self, token: int) -> bool:
         """Goes on with this token, unless it isn't allowed."""
-        if token in self._constraint.banned:
+        if token in self._constraint.banned or token >= self._constraint.size:
             return False
         if self._matcher is None or self._matcher.try_consume_tokens([token]):
             return True

@@ -17,6 +17,7 @@ thousands of digits, which Python won't read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -45,16 +46,30 @@ _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 def grammar(voice: Voice, tools: Sequence[Tool]) -> str | None:
     """The grammar of a voice's span, its end token left out; None if anything may stand there."""
-    if voice == "summarizer" or (voice == "caller" and not tools):
-        return None
-    if voice == "caller":
-        return "start: calls\n" + _calls(tools)[0]
-    return _planner(bool(tools)) if voice == "planner" else _assistant(tools)
+    tools = _nameable(tools)
+    if voice == "planner":
+        return _planner(bool(tools))
+    if voice == "assistant":
+        return _assistant(tools)
+    return "start: calls\n" + _calls(tools)[0] if voice == "caller" and tools else None
 
 
 def unconstrained(tools: Sequence[Tool]) -> dict[str, str]:
     """The tools whose arguments are not held to their schema, with the reason; all others are."""
-    return _calls(tools)[1] if tools else {}
+    nameable = _nameable(tools)
+    names = [tool.name for tool in nameable]
+    lost = {tool.name: "UTF-8 can't hold its name, so it can't be called" for tool in tools if tool.name not in names}
+    return lost | (_calls(nameable)[1] if nameable else {})
+
+
+def _nameable(tools: Sequence[Tool]) -> list[Tool]:
+    """The tools that a call can name: the first of each name, if UTF-8 can hold it."""
+    named: dict[str, Tool] = {}
+    for tool in tools:
+        with contextlib.suppress(UnicodeEncodeError):
+            tool.name.encode()
+            named.setdefault(tool.name, tool)
+    return list(named.values())
 
 
 # ---- text with a mark -----------------------------------------------------------------------------------------------
@@ -67,16 +82,18 @@ def _planner(tools: bool) -> str:
 
 
 def _assistant(tools: Sequence[Tool]) -> str:
-    lines = ["start: call_head calls | text_head text" if tools else "start: text_head text", r"text: /(.|\n)*/"]
-    lines.append(_head("text_head", "(Answer|Give up): "))
-    if tools:
-        lines += [_head("call_head", "Call: "), _calls(tools)[0]]
-    return "\n".join(lines)
+    lines = [r"text: /(.|\n)*/", _head("text_head", "(Answer|Give up): ", None if tools else "Call: ")]
+    if not tools:
+        return "\n".join(["start: text_head text", *lines])
+    return "\n".join(
+        ["start: call_head calls | text_head text", *lines, _head("call_head", "Call: "), _calls(tools)[0]]
+    )
 
 
-def _head(name: str, mark: str) -> str:
-    """A rule for any text up to the first line that opens with the mark."""
-    return rf"{name}[lazy]: /((.|\n)*\n)?{mark}/"
+def _head(name: str, mark: str, never: str | None = None) -> str:
+    """A rule for any text, without a line that opens with ``never``, up to the first one that opens with the mark."""
+    rest = "" if never is None else rf" & ~/((.|\n)*\n)?{never}(.|\n)*/"
+    return f"{name}[lazy]: {name.upper()}\n{name.upper()}: /((.|\\n)*\\n)?{mark}/{rest}"
 
 
 # ---- calls ----------------------------------------------------------------------------------------------------------
@@ -84,7 +101,7 @@ def _head(name: str, mark: str) -> str:
 
 def _calls(tools: Sequence[Tool]) -> tuple[str, dict[str, str]]:
     """The rule ``calls`` with all it needs, and why the arguments of some tools are free."""
-    named = {tool.name: tool for tool in reversed(tools)}  # of two tools with one name, the first is what is called
+    named = {tool.name: tool for tool in tools}
     rules: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for name, tool in named.items():

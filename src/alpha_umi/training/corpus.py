@@ -1,12 +1,14 @@
 """Procedural text for the nano backbone: what any language model brings along, in invented words.
 
-Six kinds of document, each drawn from a seed: requests over functions, records and questions, facts restated, lists
-to copy from, references to follow, and plain phrases. A document is a list of parts; ``learn`` says whether a part
-follows from what stands before it, and only such parts are in the loss: no value drawn at random, and no wording that
-could have been another. What is to be copied often looks alike (names of one service, identifiers with the same
-letters), so that the last word alone doesn't tell what comes next. Requests are written as a chat, in the transcript's
-own segments, with everything that is to be learnt under the header of an ``assistant``: planner, caller and summarizer
-are left to fine-tuning. Nothing here is taken from ToolWorld: no tool, template or value (tested).
+Eight kinds of document, each drawn from a seed: requests over functions, functions to be named, pairs to be looked up,
+records and questions, facts restated, lists to copy from, references to follow, and plain phrases. What is looked up
+comes in easy documents too, with few and plainly different things to choose from: copying on is learnt from any text,
+choosing what to copy only where the choice is asked for again and again. A document is a list of parts; ``learn`` says
+whether a part follows from what stands before it, and only such parts are in the loss: no value drawn at random, and no
+wording that could have been another. What is to be copied often looks alike (names of one service, identifiers with the
+same letters), so that the last word alone doesn't tell what comes next. Requests are written as a chat, in the
+transcript's own segments, with everything that is to be learnt under the header of an ``assistant``: planner, caller
+and summarizer are left to fine-tuning. Nothing here is taken from ToolWorld: no tool, template or value (tested).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 from alpha_umi.training.functions import (
     Function,
     call_text,
+    distinct,
     fields,
     listed,
     noun,
@@ -180,7 +183,7 @@ def requests(rng: random.Random) -> Document:
     Some requests leave out a required argument, some can't be met, some ask for several things, together or in turn.
     """
     count = rng.randint(2, 6)
-    every = services(rng, count + 1)
+    every = distinct(rng, count + 1) if rng.random() < 0.5 else services(rng, count + 1)
     known, hidden = every[:count], every[count]
     often = Counter(one.noun for one in every)
     doc = _shown(rng, known)
@@ -192,6 +195,54 @@ def requests(rng: random.Random) -> Document:
             make = rng.choices((_single, _incomplete, _together, _in_turn), (0.4, 0.2, 0.12, 0.28))[0]
             doc += make(rng, known, often)
     return doc
+
+
+def picks(rng: random.Random) -> Document:
+    """Functions and what they do; then wishes, and which function is meant, or what a function does."""
+    functions = distinct(rng, rng.randint(2, 6))
+    shown = rng.choice(("{0}: {1}", "{1}: {0}", '{{"name": "{0}", "description": "{1}"}}'))
+    doc = [Part("".join(f"{shown.format(one.name, one.about)}\n" for one in functions), False)]
+    for _ in range(rng.randint(6, 12)):
+        one = rng.choice(functions)
+        if rng.random() < 0.2:
+            doc += [Part(f"{one.name}?", False), Part(f" {one.about}\n", True)]
+        else:
+            wish = one.request(rng, {}, True)
+            doc += [Part(f"{wish}:", False), Part(f" {one.name}\n", True)]
+    return doc
+
+
+_THINGS: tuple[Callable[[random.Random], str], ...] = (
+    proper_name, identifier, invented, lambda rng: rng.choice(NOUNS), lambda rng: said(number(rng)),
+    lambda rng: f"{rng.choice(ADJECTIVES)}_{rng.choice(NOUNS)}", lambda rng: rng.choice(ADJECTIVES),
+)  # fmt: skip
+
+
+def lookups(rng: random.Random) -> Document:
+    """Pairs, and many questions in both directions."""
+    left, right = rng.sample(_THINGS, 2)
+    count = rng.randint(2, 8)
+    pairs = dict(zip(_different(rng, left, count), _different(rng, right, count), strict=True))
+    if rng.random() < 0.3:
+        shown = _json(pairs) + "\n"
+    else:
+        form = rng.choice(("{0}: {1}\n", "{0} is {1}. ", "{0} -> {1}\n", "- {0}, {1}\n", "{0} has {1}; "))
+        shown = "".join(form.format(key, value) for key, value in pairs.items()).rstrip() + "\n"
+    doc = [Part(shown, False)]
+    for _ in range(rng.randint(6, 14)):
+        key, value = rng.choice(list(pairs.items()))
+        if rng.random() < 0.3:
+            key, value = value, key
+        ask = rng.choice((f"{key}?", f"What goes with {key}?", f"{key}:", f'"{key}"?'))
+        doc += [Part(ask, False), Part(f" {value}\n", True)]
+    return doc
+
+
+def _different(rng: random.Random, make: Callable[[random.Random], str], count: int) -> list[str]:
+    out: dict[str, None] = {}
+    while len(out) < count:
+        out[make(rng)] = None
+    return list(out)
 
 
 def records(rng: random.Random) -> Document:
@@ -306,14 +357,16 @@ def phrases(rng: random.Random) -> Document:
 
 
 KINDS: dict[str, tuple[Callable[[random.Random], Document], float]] = {
-    "requests": (requests, 0.5),
-    "records": (records, 0.12),
-    "restated": (restated, 0.1),
-    "lists": (lists, 0.2),
-    "references": (references, 0.04),
-    "phrases": (phrases, 0.04),
+    "requests": (requests, 0.22),
+    "picks": (picks, 0.28),
+    "lookups": (lookups, 0.34),
+    "records": (records, 0.08),
+    "restated": (restated, 0.03),
+    "lists": (lists, 0.04),
+    "references": (references, 0.005),
+    "phrases": (phrases, 0.005),
 }
-"""Every kind of document and its share."""
+"""Every kind of document and its share of the documents (requests are long: they are half of the tokens)."""
 
 
 def tokenizer_text(seed: int, index: int) -> str:

@@ -337,6 +337,17 @@ def services(rng: random.Random, count: int) -> list[Function]:
     return rng.sample(out, len(out))
 
 
+def distinct(rng: random.Random, count: int) -> list[Function]:
+    """``count`` functions of as many services that share no verb and no noun, all of them ordinary words."""
+    out: list[Function] = []
+    while len(out) < count:
+        (one,) = service(rng, 1)
+        ordinary = one.noun in NOUNS and one.verb in VERBS and one.subject in ("", *NOUNS)
+        if ordinary and not any({one.noun, one.verb, one.subject or None} & {o.noun, o.verb, o.subject} for o in out):
+            out.append(one)
+    return out
+
+
 def call_text(name: str, arguments: Mapping[str, Any]) -> str:
     """A call as a JSON object."""
     return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)

@@ -144,7 +144,10 @@ def base_card(facts: dict[str, Any]) -> str:
     while legs[0].get("before"):
         legs.insert(0, legs[0]["before"])
     costs = [_leg(number, leg) for number, leg in enumerate(legs, 1)]
-    rows = [f"| {kind} | {p['tokens_right']:.3f} | {p['parts_exact']:.3f} |" for kind, p in facts["probe"].items()]
+    rows = [
+        f"| {kind} | {p['tokens_right']:.3f} | {p['choices_right']:.3f} | {p['parts_exact']:.3f} |"
+        for kind, p in facts["probe"].items()
+    ]
     return "\n".join([
         "---", "library_name: transformers", "license: apache-2.0", "tags: [alpha-umi, tiny]", "---", "",
         f"# {NANO_BASE}", "",
@@ -158,8 +161,9 @@ def base_card(facts: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|", *costs, "",
         f"Forward passes in {facts['precision']}, torch {facts['torch']}. The recipes `recipes/nano-base*.yaml`, one a "
         "leg and in this order, make a backbone like it.", "",
-        "**Copying probe** on unseen documents, teacher-forced, first choice of the saved bf16 weights:", "",
-        "| kind of document | tokens right | parts exact |", "|---|---|---|", *rows, "",
+        "**Probe** on unseen documents, teacher-forced, first choice of the saved bf16 weights:", "",
+        "| kind of document | tokens right | of them the first that tells which | parts exact |", "|---|---|---|---|",
+        *rows, "",
     ])  # fmt: skip
 
 

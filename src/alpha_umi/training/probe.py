@@ -1,9 +1,14 @@
-"""A copying probe: how often a backbone gets what can be known of a document exactly right."""
+"""A probe: how often a backbone gets what can be known of a document exactly right.
+
+Copying on and choosing what to copy are two abilities, and the second comes much later. Most tokens of a part follow
+from the token before them; which name, value or function is meant shows in its first one alone, the part's *choice*.
+"""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alpha_umi.training.corpus import KINDS
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
 def copying_probe(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int = 40, seed: int = 1_000_003
 ) -> dict[str, dict[str, float]]:
-    """Shares of tokens and of whole parts that the model's first choice gets right, by kind of document.
+    """Shares of tokens, choices and whole parts that the model gets right, by kind of document.
 
     The text before each token is the true one (teacher forcing), and only parts that can be known count. Where a part
     could be worded in two ways, the wrong guess of the wording counts as wrong.
@@ -53,7 +58,15 @@ def _probe(
             sums["right"] += sum(right)
             sums["parts"] += 1
             sums["exact"] += all(right)
+            sums["choices"] += right[_choice(tokenizer, ids[start:stop])]
     return {
         "tokens_right": round(sums["right"] / max(sums["tokens"], 1), 4),
+        "choices_right": round(sums["choices"] / max(sums["parts"], 1), 4),
         "parts_exact": round(sums["exact"] / max(sums["parts"], 1), 4),
     }
+
+
+def _choice(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
+    """Which token of a part tells what it is about: the first one with a letter or digit."""
+    words = (any(map(str.isalnum, tokenizer.decode([token]))) for token in ids)
+    return next((place for place, word in enumerate(words) if word), 0)
