@@ -578,18 +578,18 @@ def bench_train_command(
     data: Annotated[
         Path | None, typer.Option(help="Trajectories to measure the toolbench shape with, not made-up ones.")
     ] = None,
-    shape: Annotated[list[str] | None, typer.Option(help="toolbench | long; repeatable (both, if none is named).")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="toolbench | long; both, if none is named.")] = None,
     transcripts: Annotated[int, typer.Option(min=1, help="In a batch.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Timed steps; the figure is their median.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
 ) -> None:
     """The local stage's three adapters in one pass, against TRL's LoRA training and the paper's layout."""
-    from alpha_umi.bench.shapes import SHAPES
+    from alpha_umi.bench.shapes import SHAPES, ShapeName
     from alpha_umi.bench.train import TrainBench, bench_train
     from alpha_umi.trajectory import write_json
 
-    chosen = [name for name in SHAPES if not shape or name in shape]
+    chosen: list[ShapeName] = [name for name in SHAPES if not shape or name in shape]
     unknown = sorted(set(shape or ()) - set(SHAPES))
     if unknown:
         raise UserError(f"--shape {unknown[0]}: there is no such shape; there are {', '.join(SHAPES)}")
