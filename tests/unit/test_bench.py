@@ -50,7 +50,8 @@ def test_trajectories_of_a_file_are_measured_as_they_are(tmp_path: Path):
         read(path, renderer, 1, 64)
 
 
-def test_every_peer_is_measured_and_the_ratios_follow(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.slow
+def test_every_peer_is_measured_and_the_ratios_follow():
     pytest.importorskip("trl", reason="TRL is a peer of the benchmark; `make bench-setup` installs it")
     settings = TrainBench(transcripts=1, rounds=1, hidden=64, layers=1, intermediate=64, rank=2, threads=1)
     out = bench_train(settings, ["toolbench"])
