@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from alpha_umi.errors import RunDirectoryError, UserError
-from alpha_umi.run_directory import AdapterIdentity, AdapterShape, Variant
+from alpha_umi.run_directory import AdapterIdentity, AdapterShape, Variant, replaced
 from alpha_umi.trajectory import write_json
 from alpha_umi.transcript import Role
 
@@ -219,31 +219,20 @@ def save_adapter(
         header: Token ids of the role's header: what activates it, under ``alora``.
         base: Where the backbone is, as PEFT is to load it.
     """
-    import shutil
-
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     config = LoraConfig(
         task_type="CAUSAL_LM", base_model_name_or_path=base, inference_mode=True, r=adapters.shape.rank,
         lora_alpha=adapters.shape.alpha,  # pyright: ignore[reportArgumentType]
         target_modules=adapters.targets,
         alora_invocation_tokens=list(header) if identity.variant == "alora" else None,
     )  # fmt: skip
-    try:
-        partial.mkdir(parents=True)
+    tensors = {name: p.detach().contiguous() for name, p in adapters.named(identity.role).items()}
+    with replaced(directory) as partial:
         config.save_pretrained(str(partial))
-        tensors = {name: p.detach().contiguous() for name, p in adapters.named(identity.role).items()}
         save_file(tensors, partial / _WEIGHTS, metadata={"format": "pt"})
         write_json(partial / _IDENTITY, identity.model_dump())
-        shutil.rmtree(directory, ignore_errors=True)
-        partial.rename(directory)
-    except OSError as error:
-        raise UserError(
-            f"can't write {directory}: {error.strerror or error}. Free some space or choose another place."
-        ) from error
 
 
 def read_adapter(directory: Path, identity: AdapterIdentity) -> tuple[AdapterShape, dict[str, torch.Tensor]]:

@@ -12,7 +12,9 @@ README.md         the model card
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -285,19 +287,29 @@ def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, dtype: torch.dtype | None = None
 ) -> None:
     """Saves weights (bf16 above 50 M parameters, else float32) and tokenizer; complete or not there at all."""
-    import shutil
-
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     large = sum(p.numel() for p in model.parameters()) > 50_000_000
-    try:
+    with replaced(directory) as partial:
         torch.nn.Module.to(model, dtype or (torch.bfloat16 if large else torch.float32))
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+
+
+@contextmanager
+def replaced(directory: Path) -> Iterator[Path]:
+    """An empty directory to write into, which takes the place of ``directory`` once it is complete.
+
+    Raises:
+        UserError: The disk is full, or the place can't be written to.
+    """
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
     except OSError as error:
