@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from alpha_umi.adapters import RoleAdapters
 from alpha_umi.engines import Request, Sampling
 from alpha_umi.engines.local import LocalEngine
-from alpha_umi.run_directory import AdapterShape, Variant
+from alpha_umi.run_directory import Variant
 from alpha_umi.transcript import ROLES, Renderer, Role
 from tests.engines.test_local_engine import make
+from tests.models import random_adapters
 from tests.tokenizers import chatml, nano
 
 MARKERS = {"one token a header": nano, "several": chatml}
@@ -22,13 +23,7 @@ MARKERS = {"one token a header": nano, "several": chatml}
 
 def adapted(renderer: Renderer, seed: int = 0, architecture: str = "llama") -> tuple[PreTrainedModel, RoleAdapters]:
     model = make(architecture, renderer, seed)
-    adapters = RoleAdapters(model, ROLES, AdapterShape(rank=4, alpha=8))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for role in ROLES:
-            for matrix in adapters.named(role).values():
-                matrix.copy_(torch.randn(matrix.shape, generator=generator) * 0.2)
-    return model, adapters
+    return model, random_adapters(model, seed, 0.2)
 
 
 def from_nothing(

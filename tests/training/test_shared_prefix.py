@@ -22,13 +22,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from alpha_umi.adapters import AdapterIdentity, AdapterShape, RoleAdapters, save_adapter
+from alpha_umi.adapters import AdapterIdentity, RoleAdapters, save_adapter
 from alpha_umi.errors import UserError
 from alpha_umi.toolworld import make_tasks, solve
 from alpha_umi.training.loop import Row
 from alpha_umi.training.shared_prefix import SpanLosses, SpanObjective, collate_spans
 from alpha_umi.training.targets import make_row
 from alpha_umi.transcript import ROLES, Renderer, Role
+from tests.models import random_adapters
 from tests.tokenizers import chatml, nano
 
 SIZES: dict[str, Any] = {
@@ -55,15 +56,9 @@ def rows(renderer: Renderer, roles: Sequence[Role] = ROLES) -> list[Row]:
     return made
 
 
-def with_adapters(model: PreTrainedModel, seed: int = 1) -> RoleAdapters:
-    """Adapters whose matrices are all random and far from zero."""
-    adapters = RoleAdapters(model, ROLES, AdapterShape(rank=4, alpha=8))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for role in ROLES:
-            for matrix in adapters.named(role).values():
-                matrix.copy_(torch.randn(matrix.shape, generator=generator) * 0.1)
-    return adapters
+def with_adapters(model: PreTrainedModel) -> RoleAdapters:
+    """Adapters far from zero, small enough for float32 sums to agree."""
+    return random_adapters(model, 1, 0.1)
 
 
 def naive(
