@@ -254,10 +254,10 @@ def _trl(settings: TrainBench, rows: Sequence[Row], peer: Peer) -> list[float]:
 
 def _trl_role(settings: TrainBench, rows: Sequence[Row], role: Role, checkpointing: bool) -> list[float]:
     import torch
-    from datasets import Dataset
+    from datasets import Dataset  # pyright: ignore[reportMissingImports]  (the extra `bench`)
     from transformers import TrainerCallback
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
+    from trl.trainer.sft_config import SFTConfig  # pyright: ignore[reportMissingImports]
+    from trl.trainer.sft_trainer import SFTTrainer  # pyright: ignore[reportMissingImports]
 
     from alpha_umi.run_directory import load_tokenizer, shipped_base
 
