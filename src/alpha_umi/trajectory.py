@@ -64,8 +64,12 @@ class Tool:
 
     @classmethod
     def of(cls, name: str, description: str, parameters: Mapping[str, Any], extra: Extra = _NO_EXTRA) -> Tool:
-        """Builds a tool from its parts; ``parameters`` is a JSON Schema of type object."""
-        function = {"name": name, "description": description, "parameters": parameters}
+        """Builds a tool from its parts; ``parameters`` is a JSON Schema of type object.
+
+        The description comes first: a causal model finds what a wish needs by its description and reads on from there
+        to the name and the parameters, but never learnt to go back to a name (docs/experiments.md).
+        """
+        function = {"description": description, "name": name, "parameters": parameters}
         return cls(_escape_halves(_dumps(function)), extra)
 
     @cached_property

@@ -1,7 +1,7 @@
 """Procedural text for the nano backbone: what any language model brings along, in invented words.
 
-Eight kinds of document, each drawn from a seed: requests over functions, functions to be named, pairs to be looked up,
-records and questions, facts restated, lists to copy from, references to follow, and plain phrases. What is looked up
+Nine kinds of document, each drawn from a seed: requests over functions, plans for requests, functions to be named, pairs
+to be looked up, records and questions, facts restated, lists to copy from, references to follow, and plain phrases. What is looked up
 comes in easy documents too, with few and plainly different things to choose from: copying on is learnt from any text,
 choosing what to copy only where the choice is asked for again and again. A document is a list of parts; ``learn`` says
 whether a part follows from what stands before it, and only such parts are in the loss: no value drawn at random, and no
@@ -72,9 +72,10 @@ def _said(kind: Kind, text: str) -> Document:
 
 
 def _shown(rng: random.Random, functions: Sequence[Function]) -> Document:
-    """The functions there are, as schemas, or now and then in short."""
-    if rng.random() < 0.85:
-        return _said("system", "\n".join(["# Tools", *(one.schema for one in functions)]))
+    """The functions there are, as schemas in one order of their keys, or now and then in short."""
+    if rng.random() < 0.92:
+        name_first = rng.random() < 0.1
+        return _said("system", "\n".join(["# Tools", *(one.schema(name_first) for one in functions)]))
     head = rng.choice(("Functions:", "API:", "Available functions", "What can be called:", "# Functions"))
     return _said("system", "\n".join([head, *(one.signature for one in functions)]))
 
@@ -182,33 +183,54 @@ def requests(rng: random.Random) -> Document:
 
     Some requests leave out a required argument, some can't be met, some ask for several things, together or in turn.
     """
-    count = rng.randint(2, 6)
-    every = distinct(rng, count + 1) if rng.random() < 0.5 else services(rng, count + 1)
-    known, hidden = every[:count], every[count]
-    often = Counter(one.noun for one in every)
+    known, hidden, often = _offered(rng)
     doc = _shown(rng, known)
     for _ in range(rng.choice((2, 2, 3, 3, 4))):
         if rng.random() < 0.1:
-            wish = hidden.request(rng, hidden.arguments(rng), often[hidden.noun] == 1)
-            doc += [*_said("user", f"{wish}."), *_said("assistant", "No function fits.")]
+            doc += _unmet(rng, hidden, often)
         else:
             make = rng.choices((_single, _incomplete, _together, _in_turn), (0.4, 0.2, 0.12, 0.28))[0]
             doc += make(rng, known, often)
     return doc
 
 
+def _offered(rng: random.Random) -> tuple[list[Function], Function, Counter[str]]:
+    """Functions, one that isn't there, and how often each noun occurs among them all."""
+    count = rng.randint(2, 6)
+    every = distinct(rng, count + 1) if rng.random() < 0.5 else services(rng, count + 1)
+    return every[:count], every[count], Counter(one.noun for one in every)
+
+
+def _unmet(rng: random.Random, hidden: Function, often: Mapping[str, int]) -> Document:
+    wish = hidden.request(rng, hidden.arguments(rng), often[hidden.noun] == 1)
+    return [*_said("user", f"{wish}."), *_said("assistant", "No function fits.")]
+
+
+def plans(rng: random.Random) -> Document:
+    """Functions, then many requests and only what is to be done about each: the hardest part of `requests`."""
+    known, hidden, often = _offered(rng)
+    doc = _shown(rng, known)
+    for _ in range(rng.randint(4, 8)):
+        if rng.random() < 0.08:
+            doc += _unmet(rng, hidden, often)
+        else:
+            make = _incomplete if rng.random() < 0.25 else _single
+            doc += make(rng, known, often)[:4]
+    return doc
+
+
 def picks(rng: random.Random) -> Document:
     """Functions and what they do; then wishes, and which function is meant, or what a function does."""
     functions = distinct(rng, rng.randint(2, 6))
-    shown = rng.choice(("{0}: {1}", "{1}: {0}", '{{"name": "{0}", "description": "{1}"}}'))
+    shown = rng.choice(("{1}: {0}", "{1}. {0}", '{{"description": "{1}", "name": "{0}"}}', "{0}: {1}"))
     doc = [Part("".join(f"{shown.format(one.name, one.about)}\n" for one in functions), False)]
     for _ in range(rng.randint(6, 12)):
         one = rng.choice(functions)
         if rng.random() < 0.2:
             doc += [Part(f"{one.name}?", False), Part(f" {one.about}\n", True)]
         else:
-            wish = one.request(rng, {}, True)
-            doc += [Part(f"{wish}:", False), Part(f" {one.name}\n", True)]
+            wish, more = one.request(rng, {}, True), rng.random() < 0.4
+            doc += [Part(f"{wish}:", False), Part(f" {one.about}. {one.name}\n" if more else f" {one.name}\n", True)]
     return doc
 
 
@@ -357,9 +379,10 @@ def phrases(rng: random.Random) -> Document:
 
 
 KINDS: dict[str, tuple[Callable[[random.Random], Document], float]] = {
-    "requests": (requests, 0.22),
-    "picks": (picks, 0.28),
-    "lookups": (lookups, 0.34),
+    "requests": (requests, 0.2),
+    "plans": (plans, 0.24),
+    "picks": (picks, 0.24),
+    "lookups": (lookups, 0.16),
     "records": (records, 0.08),
     "restated": (restated, 0.03),
     "lists": (lists, 0.04),

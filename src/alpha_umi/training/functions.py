@@ -215,18 +215,16 @@ class Function:
     params: tuple[Field, ...]
     required: tuple[str, ...]
 
-    @property
-    def schema(self) -> str:
-        """Its JSON schema on one line."""
+    def schema(self, name_first: bool = False) -> str:
+        """Its JSON schema on one line, in the order of `Tool.of` or with the name before the description."""
+        head = {"description": f"{self.about[0].upper()}{self.about[1:]}.", "name": self.name}
         parameters = {
             "type": "object",
             "properties": {param.name: param.schema for param in self.params},
             "required": list(self.required),
         }
-        return json.dumps(
-            {"name": self.name, "description": f"{self.about[0].upper()}{self.about[1:]}.", "parameters": parameters},
-            ensure_ascii=False,
-        )
+        ordered = dict(reversed(head.items())) if name_first else head
+        return json.dumps(ordered | {"parameters": parameters}, ensure_ascii=False)
 
     @property
     def signature(self) -> str:
@@ -365,4 +363,4 @@ def tell(facts: Mapping[str, Any]) -> str:
 
 def plan_text(functions: Sequence[Function], arguments: Sequence[Mapping[str, Any]]) -> str:
     """What is going to be called, and why; a value that isn't known is a question mark."""
-    return "; ".join(f"{f.about}: {f.name} with {listed(a)}" for f, a in zip(functions, arguments, strict=True)) + "."
+    return "; ".join(f"{f.about}. {f.name} with {listed(a)}" for f, a in zip(functions, arguments, strict=True)) + "."
