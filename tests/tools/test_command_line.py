@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ def umi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Umi]:
 
         monkeypatch.setattr("alpha_umi.engines.load.open_engine", opened)
         monkeypatch.setattr("alpha_umi.engines.load.chosen_source", lambda *_, **__: tmp_path)
-        monkeypatch.setattr("alpha_umi.cli.use_all_cores", lambda: None)
+        monkeypatch.setattr("alpha_umi.compute.use_all_cores", lambda: None)
         return CliRunner().invoke(app, arguments, input=given, env={"COLUMNS": "200"})
 
     yield run
@@ -161,3 +162,22 @@ def test_a_conversation_that_ends_with_calls_for_the_client_says_so_and_another_
     assert result.exit_code == 0
     assert "the conversation ends here (client_calls)" in result.stdout
     assert result.stdout.count("The answer.") == 1
+
+
+def test_a_query_is_solved_with_an_mcp_server(umi: Umi) -> None:
+    spec = f"mcp:{sys.executable} {Path(__file__).with_name('mcp_raw.py')}"
+    value = outcome(umi("run", "Say it.", "--tools", spec, "--json", calls=[wanted("echo", text="here")]))
+    assert value["stop_reason"] == "answered"
+    assert value["trajectory"]["messages"][-2]["content"] == "here"
+
+
+@pytest.mark.parametrize("more", [(), ("--retrieve", "1")])
+def test_a_reply_that_is_cut_can_be_read_on(umi: Umi, more: tuple[str, ...]) -> None:
+    (Path("long.py")).write_text("def say() -> str:\n    return 'word ' * 100\n")
+    calls = [wanted("say"), wanted("read_more", id="3c9a1b2c3d", start=0)]
+    value = outcome(umi("run", "Say it.", "--tools", "long.py", "--read-more", "16", "--json", *more, calls=calls))
+    first, second = (m["content"] for m in value["trajectory"]["messages"] if m["role"] == "tool")
+    assert first.startswith("word wor\n[... cut here; ")
+    assert [call["error"] for call in value["calls"]] == [None, "unknown_reply"]
+    assert "kept are " in second
+    assert [tool["function"]["name"] for tool in value["trajectory"]["tools"]] == ["say", "read_more"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("httpx2")
@@ -334,7 +334,6 @@ def test_a_port_where_nobody_listens_is_no_connection() -> None:
     asyncio.run(run())
 
 
-@settings(max_examples=60)
 @given(st.binary(max_size=200), st.booleans())
 def test_whatever_bytes_a_server_sends_end_in_a_reply_or_a_typed_failure(noise: bytes, after_head: bool) -> None:
     async def handler(_: Received, writer: asyncio.StreamWriter) -> None:
@@ -347,7 +346,6 @@ def test_whatever_bytes_a_server_sends_end_in_a_reply_or_a_typed_failure(noise: 
         assert error.kind
 
 
-@settings(max_examples=60)
 @given(st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=60).map(str.strip))
 def test_whatever_a_header_says_the_reply_is_read(value: str) -> None:
     async def handler(_: Received, writer: asyncio.StreamWriter) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("httpx2")
@@ -427,7 +427,6 @@ def test_public_documents_are_read_whole(real_data: Path) -> None:
 # ---- names and filters --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=5))
 def test_names_are_legal_and_unique(ids: list[str]) -> None:
     paths = {f"/{number}": {"get": {"operationId": name}} for number, name in enumerate(ids)}
@@ -614,7 +613,6 @@ def one_operation(content: Mapping[str, Any], base: str = "https://api.example/v
     return read
 
 
-@settings(max_examples=300)
 @given(st.text(max_size=40))
 def test_no_path_argument_changes_the_host_or_the_path(value: str) -> None:
     read = one_operation(document(operation("path", path="/items/{p}/end")))
@@ -909,7 +907,6 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=120)
 @given(st.lists(st.tuples(st.sampled_from(list(_places(RICH))), JSON), min_size=1, max_size=3))
 def test_a_broken_document_gives_valid_tools_or_a_reason(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     content = json.loads(json.dumps(RICH))
@@ -931,7 +928,6 @@ def test_a_broken_document_gives_valid_tools_or_a_reason(changes: list[tuple[tup
             assert error.kind == "invalid_arguments"
 
 
-@settings(max_examples=200)
 @given(st.text(max_size=60) | st.text("{}[]:-&*!<, \n\"'ax1", max_size=60))
 def test_whatever_text_is_given_it_is_a_document_or_one_sentence(text: str) -> None:
     try:

@@ -109,7 +109,7 @@ def test_options_for_openapi_documents_reach_them(folder: Path, monkeypatch: pyt
         ("toolworld:x", "no such source"),
         ("toolworld:²", "no such source"),
         ("toolworld:99", "between 1 and 20 tools"),
-        ("mcp:uvx some-server", "MCP servers can't be used yet"),
+        ("mcp:/nowhere/server", "check its command"),
         ("", "no such source"),
         ("no such thing", "no such source"),
         ("nowhere.py", "no such file or module"),

@@ -6,6 +6,7 @@ source without them writes nothing, runs everything itself, may be called side b
     writes      names of the tools that change something outside: a person confirms such a call
     client      names of the tools that nobody here executes: a call is handed out to whoever runs the agent
     in_order    names of the tools whose calls of one turn are made one after another, in their order
+    reversible  names of the tools whose effects snapshot() and restore(state) can take back
     aclose()    frees what the source holds
 """
 
@@ -56,6 +57,16 @@ class _InOrder(Protocol):
 
 
 @runtime_checkable
+class _GoesBack(Protocol):
+    @property
+    def reversible(self) -> frozenset[str]: ...
+
+    def snapshot(self) -> object: ...
+
+    def restore(self, state: object) -> None: ...
+
+
+@runtime_checkable
 class _Closes(Protocol):
     async def aclose(self) -> None: ...
 
@@ -73,6 +84,22 @@ def client_tools(source: ToolSource) -> frozenset[str]:
 def ordered_tools(source: ToolSource) -> frozenset[str]:
     """Names of the tools whose calls of one turn are made one after another."""
     return source.in_order if isinstance(source, _InOrder) else frozenset()
+
+
+def reversible_tools(source: ToolSource) -> frozenset[str]:
+    """Names of the tools whose effects can be taken back."""
+    return source.reversible if isinstance(source, _GoesBack) else frozenset()
+
+
+def snapshot(source: ToolSource) -> object:
+    """The state of a source's reversible tools, for `restore`; None if it has none."""
+    return source.snapshot() if isinstance(source, _GoesBack) else None
+
+
+def restore(source: ToolSource, state: object) -> None:
+    """Takes a source's reversible tools back to a snapshot of it, which can be used again."""
+    if isinstance(source, _GoesBack):
+        source.restore(state)
 
 
 async def close(source: ToolSource) -> None:

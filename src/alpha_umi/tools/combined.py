@@ -7,10 +7,19 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from alpha_umi.errors import ToolError
-from alpha_umi.tools.base import ToolSource, client_tools, close, ordered_tools, writing_tools
+from alpha_umi.tools.base import (
+    ToolSource,
+    client_tools,
+    close,
+    ordered_tools,
+    restore,
+    reversible_tools,
+    snapshot,
+    writing_tools,
+)
+from alpha_umi.tools.names import unique_name
 from alpha_umi.trajectory import Tool, json_text
 
-NAME_LIMIT = 64
 _Route = tuple[ToolSource, str]
 
 
@@ -48,6 +57,21 @@ class CombinedSource:
         """Names of the tools whose calls are made one after another."""
         return self._names(ordered_tools)
 
+    @property
+    def reversible(self) -> frozenset[str]:
+        """Names of the tools whose effects can be taken back."""
+        return self._names(reversible_tools)
+
+    def snapshot(self) -> tuple[object, ...]:
+        """The state of every source that can go back."""
+        return tuple(snapshot(source) for source in self._sources)
+
+    def restore(self, state: object) -> None:
+        """Takes every source that can go back to a snapshot."""
+        assert isinstance(state, tuple)
+        for source, own in zip(self._sources, state, strict=True):
+            restore(source, own)
+
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         """Calls the tool in its source.
 
@@ -80,18 +104,10 @@ class CombinedSource:
         routes: dict[str, _Route] = {}
         for source, own in zip(self._sources, listed, strict=True):
             for tool in own:
-                name = _unique(tool.name, routes)
+                name = unique_name(tool.name, routes)
                 routes[name] = (source, tool.name)
                 tools.append(tool if name == tool.name else _renamed(tool, name))
         self._listed, self._tools, self._routes = listed, tuple(tools), routes
-
-
-def _unique(name: str, taken: dict[str, _Route]) -> str:
-    number, candidate = 1, name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name[: NAME_LIMIT - len(str(number)) - 1]}_{number}"
-    return candidate
 
 
 def _renamed(tool: Tool, name: str) -> Tool:

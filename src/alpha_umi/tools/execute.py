@@ -18,7 +18,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alpha_umi.errors import ToolError
@@ -41,11 +41,13 @@ class Observation:
         text: The tool's reply, or the failure as JSON.
         error: Kind of the failure, or None.
         client: The call was not made, and ``text`` is empty: whoever runs the agent has to make it.
+        repaired: What was made in place of what the caller wrote, or None if that was made as written.
     """
 
     text: str
     error: str | None = None
     client: bool = False
+    repaired: ReadyCall | None = None
 
     @classmethod
     def failure(cls, error: ToolError) -> Observation:
@@ -56,17 +58,29 @@ class Observation:
 
 @dataclass(frozen=True)
 class ReadyCall:
-    """A call that can be made and may be made."""
+    """A call that can be made and may be made.
+
+    Attributes:
+        name: Of the tool.
+        arguments: They fit its schema.
+        repaired: The caller wrote something else.
+    """
 
     name: str
     arguments: dict[str, Any]
+    repaired: bool = False
 
 
 Prepared = ReadyCall | Observation
 
 
 def prepare(
-    source: ToolSource, calls: Sequence[ToolCall], approval: Approval, tools: Sequence[Tool] | None = None
+    source: ToolSource,
+    calls: Sequence[ToolCall],
+    approval: Approval,
+    tools: Sequence[Tool] | None = None,
+    *,
+    repair: bool = False,
 ) -> list[Prepared]:
     """Checks each call and has it confirmed; those that won't be made here have their observation already.
 
@@ -75,21 +89,32 @@ def prepare(
         calls: As the caller wrote them.
         approval: Which calls have to be confirmed, and by whom; asking blocks.
         tools: The tools the agent was shown; None takes all of the source.
+        repair: Makes what a wrong call was to be, where that is plain; see `repair`. Not if the client is to make it.
     """
     shown = source.tools if tools is None else tools
     writing, client = writing_tools(source), client_tools(source)
 
     def prepared(call: ToolCall) -> Prepared:
         try:
-            arguments = check_call(call, shown)
-            if call.name in client:
+            ready = _ready(call, shown, writing, client) if repair else ReadyCall(call.name, check_call(call, shown))
+            if ready.name in client:
                 return Observation("", client=True)
-            approval.confirm(call.name, arguments, call.name in writing)
+            approval.confirm(ready.name, ready.arguments, ready.name in writing)
         except ToolError as error:
             return Observation.failure(error)
-        return ReadyCall(call.name, arguments)
+        return ready
 
     return [prepared(call) for call in calls]
+
+
+def _ready(call: ToolCall, shown: Sequence[Tool], writing: frozenset[str], client: frozenset[str]) -> ReadyCall:
+    """The call as it is written, or else as it was meant; not if whoever runs the agent is to make it."""
+    from alpha_umi.tools.repair import repaired  # it reads many formats, which takes a while to import
+
+    if call.name in client:
+        return ReadyCall(call.name, check_call(call, shown))
+    name, arguments = repaired(call, [tool for tool in shown if tool.name not in client], writing)
+    return ReadyCall(name, arguments, call.malformed or (name, arguments) != (call.name, call.parsed()))
 
 
 async def perform(
@@ -169,6 +194,11 @@ async def _finished(tasks: set[asyncio.Future[None]], cancelled: Callable[[], bo
 
 
 async def _make(source: ToolSource, call: ReadyCall, timeout: float, result_bytes: int) -> Observation:
+    made = await _observed(source, call, timeout, result_bytes)
+    return replace(made, repaired=call) if call.repaired else made
+
+
+async def _observed(source: ToolSource, call: ReadyCall, timeout: float, result_bytes: int) -> Observation:
     try:
         if timeout <= 0:
             raise ToolError("not_run", "the run's time was over before the call could be made")

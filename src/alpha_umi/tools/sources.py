@@ -15,7 +15,8 @@ from alpha_umi.tools.combined import CombinedSource
 
 KNOWN = (
     "give toolworld, toolworld:N for N tools, a Python file or module, a JSON file (function schemas, ToolBench tools "
-    "or an OpenAPI document), a folder of ToolBench tools, or the YAML file or the URL of an OpenAPI document"
+    "or an OpenAPI document), a folder of ToolBench tools, the YAML file or the URL of an OpenAPI document, or an MCP "
+    "server: 'mcp:COMMAND LINE' or mcp+URL"
 )
 
 
@@ -99,8 +100,8 @@ async def _open(spec: str, query: str, openapi: OpenApiOptions) -> ToolSource:
     kind, path = spec.partition(":")[0], Path(spec)
     if kind == "toolworld":
         return _open_toolworld(spec, query)
-    if kind == "mcp":
-        raise UserError(f"--tools {spec!r}: MCP servers can't be used yet; {KNOWN}")
+    if kind in ("mcp", "mcp+http", "mcp+https"):
+        return await _open_mcp(spec)
     if kind in ("http", "https") or path.suffix in (".yaml", ".yml"):
         return await _open_openapi(spec, openapi)
     if path.suffix == ".json":
@@ -136,6 +137,14 @@ async def _open_openapi(spec: str, options: OpenApiOptions) -> ToolSource:
     return await open_openapi(
         spec, only=options.only, tags=options.tags, base_url=options.base_url, auth=options.variables()
     )
+
+
+async def _open_mcp(spec: str) -> ToolSource:
+    try:
+        from alpha_umi.tools.mcp import open_mcp
+    except ModuleNotFoundError as error:
+        raise UserError(f"MCP servers need the package {error.name}: install alpha-umi[tools]") from error
+    return await open_mcp(spec)
 
 
 async def _open_json(spec: str, openapi: OpenApiOptions) -> ToolSource:

@@ -20,6 +20,14 @@ class Callables(Protocol):
         """Calls a tool; raises ToolError for a fault."""
         ...
 
+    def snapshot(self) -> object:
+        """The state as it is now."""
+        ...
+
+    def restore(self, snapshot: object) -> None:
+        """Goes back to a snapshot."""
+        ...
+
 
 class ToolWorldSource:
     """The tools of one world. Calls of one turn happen in their order, as later ones may depend on earlier ones."""
@@ -36,6 +44,19 @@ class ToolWorldSource:
     def in_order(self) -> frozenset[str]:
         """All of them."""
         return frozenset(tool.name for tool in self.tools)
+
+    @property
+    def reversible(self) -> frozenset[str]:
+        """All of them."""
+        return self.in_order
+
+    def snapshot(self) -> object:
+        """The world's state."""
+        return self.world.snapshot()
+
+    def restore(self, state: object) -> None:
+        """Takes the world back to a snapshot of it."""
+        self.world.restore(state)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         """Calls the world's tool.

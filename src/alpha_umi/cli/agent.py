@@ -1,0 +1,205 @@
+"""`umi run` and `umi chat`: the agent at work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alpha_umi import compute
+from alpha_umi.cli.options import (
+    Approve,
+    Auth,
+    BaseUrl,
+    Caller,
+    Constrain,
+    Model,
+    Only,
+    Planner,
+    ReadMore,
+    RendererName,
+    Retrieve,
+    StrategyText,
+    Summarizer,
+    Tag,
+    Tools,
+    Variant,
+    strategy_for,
+    terminal,
+)
+from alpha_umi.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alpha_umi.agent import ChosenStrategy, Episode
+    from alpha_umi.engines import Engine
+    from alpha_umi.tools import Approval, ToolSource
+    from alpha_umi.tools.sources import OpenTools
+
+
+def _episode(query: str, source: ToolSource, retrieve: int | None) -> Episode:
+    """An episode for a query; of the source's tools it is shown the best ``retrieve`` (and `read_more`), or all."""
+    from alpha_umi.agent import Episode
+    from alpha_umi.tools.read_more import KeepingSource
+    from alpha_umi.tools.retrieve import retrieve as best
+    from alpha_umi.trajectory import UserMessage
+
+    own = (source.read_more,) if isinstance(source, KeepingSource) else ()
+    choice = [tool for tool in source.tools if tool not in own]
+    shown = None if retrieve is None else (*best(choice, query, retrieve), *own)
+    return Episode(0, source, [UserMessage(query)], shown)
+
+
+def _readable(source: ToolSource, engine: Engine, tokens: int | None) -> AbstractContextManager[ToolSource]:
+    """The source; if replies are to be cut at so many tokens, one that keeps them whole."""
+    from alpha_umi.tools.read_more import keeping
+    from alpha_umi.tools.text import Budget
+
+    if tokens is None:
+        return nullcontext(source)
+    return keeping(source, Budget(tokens, engine.renderer.encode, engine.renderer.decode))
+
+
+def _approval(policy: str) -> Approval:
+    """Asks at the terminal, if there is one."""
+    from rich.text import Text
+
+    from alpha_umi.tools import Approval
+    from alpha_umi.tools.text import observable
+
+    def ask(name: str, arguments: Mapping[str, Any]) -> bool:
+        call = observable(f"{name}({json.dumps(arguments, ensure_ascii=False)})", 2000)
+        try:
+            answer = terminal(stderr=True).input(Text(f"   confirm  {call}  make this call? [y/N] ", "bold red"))
+        except EOFError:
+            return False
+        return answer.strip().lower() in ("y", "yes")
+
+    return Approval.of(policy, ask if sys.stdin.isatty() else None)
+
+
+def run(
+    query: Annotated[str, typer.Argument(help="What the agent is to do.")],
+    tools: Tools,
+    model: Model = None,
+    variant: Variant = None,
+    planner: Planner = None,
+    caller: Caller = None,
+    summarizer: Summarizer = None,
+    renderer: RendererName = None,
+    constrain: Constrain = True,
+    strategy: StrategyText = "react",
+    retrieve: Retrieve = None,
+    read_more: ReadMore = None,
+    only: Only = None,
+    tag: Tag = None,
+    auth: Auth = None,
+    base_url: BaseUrl = None,
+    approve: Approve = "writes",
+    trace: Annotated[Path | None, typer.Option(help="Write every step there as it is taken (JSONL).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object.")] = False,
+) -> None:
+    """Solve one query; the planner's rationale, the calls, the replies and the answer are shown as they come."""
+    from alpha_umi.agent import open_trace, run_one
+    from alpha_umi.display import agent_display
+    from alpha_umi.engines.load import chosen_source, open_engine
+    from alpha_umi.tools import OpenApiOptions, open_tools
+
+    if not query.strip():
+        raise UserError("the query is empty: say what the agent is to do")
+    source = chosen_source(model, planner, caller, summarizer, renderer)
+    chosen = strategy_for(strategy, source)
+    approval = _approval(approve)
+    options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
+    compute.use_all_cores()
+    console = terminal()
+    with (
+        open_trace(trace) as written, open_tools(tools, query, options) as opened,
+        open_engine(source, constrain=constrain, variant=variant) as engine,
+        _readable(opened.source, engine, read_more) as readable,
+    ):  # fmt: skip
+        outcome = run_one(
+            engine, _episode(query, readable, retrieve), chosen.limits,
+            on_event=None if as_json else agent_display(console), approval=approval, runner=opened.runner,
+            strategy=chosen.strategy, trace=written,
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False))
+
+
+def chat(
+    tools: Tools,
+    model: Model = None,
+    variant: Variant = None,
+    planner: Planner = None,
+    caller: Caller = None,
+    summarizer: Summarizer = None,
+    renderer: RendererName = None,
+    constrain: Constrain = True,
+    strategy: StrategyText = "react",
+    retrieve: Retrieve = None,
+    read_more: ReadMore = None,
+    only: Only = None,
+    tag: Tag = None,
+    auth: Auth = None,
+    base_url: BaseUrl = None,
+    approve: Approve = "writes",
+) -> None:
+    """Talk with the agent; an empty line or Ctrl-D ends it."""
+    from alpha_umi.engines.load import chosen_source, open_engine
+    from alpha_umi.tools import OpenApiOptions, open_tools
+
+    source = chosen_source(model, planner, caller, summarizer, renderer)
+    chosen = strategy_for(strategy, source)
+    approval = _approval(approve)
+    options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
+    compute.use_all_cores()
+    console = terminal()
+    with open_engine(source, constrain=constrain, variant=variant) as engine:
+        query = _ask(console)
+        while query is not None:
+            with (
+                open_tools(tools, query, options) as opened,
+                _readable(opened.source, engine, read_more) as readable,
+            ):
+                episode = _episode(query, readable, retrieve)
+                query = _converse(console, engine, opened, episode, approval, chosen)
+
+
+def _converse(
+    console: Console, engine: Engine, opened: OpenTools, episode: Episode, approval: Approval, chosen: ChosenStrategy
+) -> str | None:
+    """One conversation; returns the first line of the next, or None if the user has had enough."""
+    from alpha_umi.agent import run_one
+    from alpha_umi.display import agent_display
+
+    show = agent_display(console)
+    try:
+        while True:
+            outcome = run_one(
+                engine, episode, chosen.limits, on_event=show, keep=True, approval=approval, runner=opened.runner,
+                strategy=chosen.strategy,
+            )  # fmt: skip
+            reason = outcome.stop_reason.value
+            if reason not in ("answered", "gave_up"):
+                console.print(f"the conversation ends here ({reason}); the next line starts a new one")
+                return _ask(console)
+            query = _ask(console)
+            if query is None:
+                return None
+            episode.follow_up(query)
+    finally:
+        engine.forget([episode.session])
+
+
+def _ask(console: Console) -> str | None:
+    try:
+        return console.input("[bold]       you[/]  ").strip() or None
+    except EOFError:
+        return None

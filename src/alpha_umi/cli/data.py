@@ -1,0 +1,193 @@
+"""`umi data convert | formats | inspect | stats | check | split`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alpha_umi.cli.options import terminal
+from alpha_umi.errors import UserError
+
+if TYPE_CHECKING:
+    from alpha_umi.trajectory import Trajectory
+
+app = typer.Typer(no_args_is_help=True, help="Convert and look at trajectories.")
+
+
+@app.command()
+def convert(
+    src: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    out: Annotated[Path, typer.Option(help="The file to write: JSONL, or one JSON array if it ends in .json.")],
+    from_format: Annotated[str, typer.Option("--from", help="Its format; `umi data formats` lists them.")] = "auto",
+    to_format: Annotated[str | None, typer.Option("--to", help="Write this format instead of trajectories.")] = None,
+    tools: Annotated[Path | None, typer.Option(help="Tool documents, where records only name their tools.")] = None,
+    role: Annotated[str | None, typer.Option(help="Whose rows `--to paper-rows` writes.")] = None,
+    rationale: Annotated[str, typer.Option(help="keep | drop | rule: write missing rationales by rule.")] = "keep",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Convert foreign data into trajectories; what can't be converted goes to OUT.rejected.jsonl with the reason."""
+    from alpha_umi.data import Options, convert_file
+    from alpha_umi.data.rationales import rationales
+    from alpha_umi.display import bars
+
+    with bars(terminal(stderr=True)) as shown:
+        summary = convert_file(
+            src, from_format, out, lambda read: shown.count("records", read), Options.of(tools, role), to_format,
+            rationales(rationale),
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({
+            "format": summary.from_format, "read": summary.read, "converted": summary.converted,
+            "written": summary.written, "rejected": dict(summary.rejected),
+        }))  # fmt: skip
+        return
+    console = terminal()
+    console.print(
+        f"{summary.converted} of {summary.read} records converted ({summary.from_format}): {out}", highlight=False
+    )
+    for reason, count in summary.rejected.items():
+        console.print(f"  rejected {count}: {reason}", highlight=False, markup=False)
+    if summary.rejected_path is not None:
+        console.print(f"  they are in {summary.rejected_path}", highlight=False, markup=False)
+
+
+@app.command()
+def formats() -> None:
+    """List the formats that can be read and written."""
+    from alpha_umi.data import FORMATS
+
+    for name, one in FORMATS.items():
+        ways = f"{'in' if one.read else '':3}{'out' if one.write or one.rows else '':4}"
+        typer.echo(f"{name:18} {ways} {one.description}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
+    index: Annotated[int, typer.Option(min=0, help="Which trajectory, from 0.")] = 0,
+    model: Annotated[Path | None, typer.Option("--model", help="Render it as this run does.")] = None,
+    observation_tokens: Annotated[int, typer.Option(min=16, help="Budget of an observation.")] = 256,
+    html: Annotated[Path | None, typer.Option(help="Write the view as a page, instead of printing it.")] = None,
+    renderer_name: Annotated[str, typer.Option("--renderer", help="transcript, or paper: its rows.")] = "transcript",
+    role: Annotated[str, typer.Option(help="Whose rows `--renderer paper` shows.")] = "planner",
+) -> None:
+    """Show a trajectory as the model sees it: tokens coloured by role, underlined where they are in the loss."""
+    import itertools
+
+    from alpha_umi.display import transcript_lengths, transcript_page, transcript_view
+    from alpha_umi.run_directory import load_renderer
+    from alpha_umi.trajectory import atomic_write, read_jsonl
+
+    trajectory = next(itertools.islice(read_jsonl(file), index, None), None)
+    if trajectory is None:
+        raise UserError(f"{file} has no trajectory {index}; the first is 0")
+    if renderer_name == "paper":
+        _inspect_paper(trajectory, role)
+        return
+    if renderer_name != "transcript":
+        raise UserError(f"unknown renderer {renderer_name!r}; known are transcript and paper")
+    renderer = load_renderer(model, observation_tokens)
+    transcript = renderer.render(trajectory)
+    console = terminal()
+    if html is not None:
+        with atomic_write(html) as page:
+            page.write(transcript_page(transcript, renderer.show))
+        console.print(f"page: {html}", highlight=False)
+        return
+    console.print(transcript_view(transcript, renderer.show), soft_wrap=True)
+    console.print(transcript_lengths(transcript))
+
+
+def _inspect_paper(trajectory: Trajectory, role: str) -> None:
+    """Prints the paper's rows of a role: the prompt dim, what is learned in the role's colour."""
+    from rich.text import Text
+
+    from alpha_umi.data import Options
+    from alpha_umi.data.paper_rows import rows
+    from alpha_umi.display import COLORS
+
+    console = terminal()
+    for number, row in enumerate(rows([trajectory], Options.of(role=role)), 1):
+        console.rule(f"row {number}: {len(row['input'])} characters read, {len(row['target'])} learned")
+        console.print(Text.assemble((row["input"], "dim"), (row["target"], f"underline {COLORS.get(role, 'blue')}")))
+
+
+@app.command()
+def stats(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
+    model: Annotated[Path | None, typer.Option("--model", help="Count tokens as this run does.")] = None,
+    tokens: Annotated[bool, typer.Option(help="Count tokens at all.")] = True,
+    plot: Annotated[Path | None, typer.Option(help="Draw the distributions into this PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Count what a file holds: trajectories, steps, decisions, calls, errors, rationales, lengths."""
+    from alpha_umi.data.stats import Stats
+    from alpha_umi.display import bars, stats_tables
+    from alpha_umi.run_directory import load_renderer
+    from alpha_umi.trajectory import atomic_write, read_jsonl
+
+    counted = Stats(load_renderer(model, 256) if tokens else None)
+    with bars(terminal(stderr=True)) as shown:
+        for number, trajectory in enumerate(read_jsonl(file), 1):
+            counted.add(trajectory)
+            shown.count("trajectories", number)
+    if not counted.counts["trajectories"]:
+        raise UserError(f"{file} holds no trajectory")
+    if plot is not None:
+        from alpha_umi.evaluation.plots import lengths_plot
+
+        with atomic_write(plot, "wb") as png:
+            png.write(lengths_plot(counted.values))
+    if as_json:
+        typer.echo(json.dumps(counted.to_json()))
+        return
+    for table in stats_tables(counted.to_json()):
+        terminal().print(table)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
+    show: Annotated[int, typer.Option(min=0, help="How many findings of a kind to show.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every finding as a line of JSON.")] = False,
+) -> None:
+    """Warn of what hurts training: cut names and replies, calls that break their schema, duplicates, and more."""
+    from alpha_umi.data.check import KINDS
+    from alpha_umi.data.check import check as findings_of
+    from alpha_umi.trajectory import read_jsonl
+
+    found: dict[str, list[str]] = {}
+    for finding in findings_of(read_jsonl(file)):
+        found.setdefault(finding.kind, []).append(f"trajectory {finding.index}: {finding.what}")
+        if as_json:
+            typer.echo(json.dumps({"kind": finding.kind, "index": finding.index, "what": finding.what}))
+    if as_json:
+        return
+    console = terminal()
+    for kind, places in sorted(found.items(), key=lambda item: -len(item[1])):
+        console.print(f"{len(places):6} {kind}: {KINDS[kind]}", highlight=False, markup=False)
+        for place in places[:show]:
+            console.print(f"         {place[:200]}", style="dim", highlight=False, markup=False)
+    console.print("nothing found" if not found else f"{sum(map(len, found.values()))} findings", highlight=False)
+
+
+@app.command()
+def split(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
+    train: Annotated[Path, typer.Option(help="Where the larger side goes.")],
+    test: Annotated[Path, typer.Option(help="Where the held-out side goes.")],
+    by: Annotated[
+        str, typer.Option(help="tool | instruction | category | tool-set | the path of a value in extra.")
+    ] = "instruction",
+    share: Annotated[float, typer.Option(help="Share of the trajectories to hold out.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Another seed, other groups.")] = 0,
+) -> None:
+    """Split a file without leaks: trajectories of one instruction, category or set of called tools stay together."""
+    from alpha_umi.data import split_by
+    from alpha_umi.trajectory import read_jsonl, write_jsonl
+
+    kept, held_out = split_by(read_jsonl(file), by, share, seed)
+    terminal().print(f"{write_jsonl(train, kept)} to {train}, {write_jsonl(test, held_out)} to {test}", highlight=False)
