@@ -149,7 +149,7 @@ class HttpClient:
         length = min(_BEGINNING, self.limits.response_bytes // 2)
         beginning = reply.text[:length] + ("..." if len(reply.text) > length else "")
         if reply.status >= 400:
-            phrase = _phrase(reply.status)
+            phrase = status_phrase(reply.status)
             raise ToolError(f"http_{reply.status}", f"{phrase}: {beginning}" if beginning else phrase)
         if not reply.complete:
             limit = self.limits.response_bytes
@@ -211,7 +211,7 @@ class HttpClient:
             response.status_code,
             _text(response.headers.get("content-type", ""), bytes(body[:limit])),
             complete=len(body) <= limit,
-            retry_after=_seconds(response.headers.get("retry-after", "")),
+            retry_after=retry_after_seconds(response.headers.get("retry-after", "")),
         )
 
 
@@ -270,7 +270,8 @@ def _same_site(one: httpx2.URL, other: httpx2.URL) -> bool:
     return (one.scheme, _port(one), _port(other)) == ("http", 80, 443)
 
 
-def _seconds(retry_after: str) -> float | None:
+def retry_after_seconds(retry_after: str) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None if it says neither."""
     if retry_after.isascii() and retry_after.isdecimal():
         return float(retry_after)
     try:
@@ -280,7 +281,8 @@ def _seconds(retry_after: str) -> float | None:
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _phrase(status: int) -> str:
+def status_phrase(status: int) -> str:
+    """What a status code means, in words."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

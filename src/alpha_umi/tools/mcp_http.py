@@ -19,7 +19,7 @@ import mcp_types
 
 from alpha_umi.errors import ToolError
 from alpha_umi.tools.addresses import AddressPolicy, CheckedTransport, Resolver
-from alpha_umi.tools.http import _phrase, _seconds, parse_url
+from alpha_umi.tools.http import parse_url, retry_after_seconds, status_phrase
 from alpha_umi.tools.mcp_server import HttpServer
 
 MESSAGE_BYTES = 16 * 2**20
@@ -143,9 +143,9 @@ def _refusal(response: httpx2.Response, body: bytes) -> httpx2.Response:
         mcp_types.JSONRPCError.model_validate(answer)
         return httpx2.Response(status, json=answer)
     except (ValueError, RecursionError):
-        phrase, beginning = _phrase(status), text[:_BEGINNING]
+        phrase, beginning = status_phrase(status), text[:_BEGINNING]
     message = f"{phrase}: {beginning}" if beginning else phrase
-    return _failure(status, f"http_{status}", message, _seconds(response.headers.get("retry-after", "")))
+    return _failure(status, f"http_{status}", message, retry_after_seconds(response.headers.get("retry-after", "")))
 
 
 def _failure(status: int, kind: str, message: str, retry_after: float | None = None) -> httpx2.Response:

@@ -21,6 +21,7 @@ from typing import Any
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools.addresses import Resolver, system_resolver
 from alpha_umi.tools.http import HttpClient, HttpLimits, HttpRequest, parse_url
+from alpha_umi.tools.names import legal_name, unique_name
 from alpha_umi.tools.openapi_auth import Credential, credentials_for, read_credentials
 from alpha_umi.tools.openapi_document import Document, Unusable, parse_document
 from alpha_umi.tools.openapi_operation import Operation, read_operations
@@ -174,23 +175,10 @@ def tools_of(
         if isinstance(operation, Unusable):
             left_out[key] = str(operation)
             continue
-        name = _unique(_legal(operation.id), tools)
+        name = unique_name(legal_name(operation.id, "operation"), tools)
         extra = {"openapi": {"method": operation.method, "path": operation.path}}
         tools[name] = (Tool.of(name, operation.description, sound(operation.schema), extra), operation)
     return list(tools.values()), left_out
-
-
-def _legal(name: str) -> str:
-    """The name in the letters that every model API takes: ASCII letters, digits, ``_`` and ``-``, at most 64."""
-    return re.sub(r"[^a-zA-Z0-9_-]+", "_", name).strip("_")[:64] or "operation"
-
-
-def _unique(name: str, taken: Mapping[str, Any]) -> str:
-    number, candidate = 2, name
-    while candidate in taken:
-        suffix = f"_{number}"
-        number, candidate = number + 1, name[: 64 - len(suffix)] + suffix
-    return candidate
 
 
 def _filtered(
