@@ -2,9 +2,10 @@
 
 A few dozen tools seen thousands of times are soon known by heart, and what is known by heart isn't read. So a share
 of the training trajectories has the words of its schemas exchanged throughout: the first part of each tool's name (the
-collection) for an invented word, what the tools are about for other ordinary nouns. The instruction, rationales,
-calls, observations and answers change with them, so the trajectory stays right, and only reading the schema tells what
-to write.
+collection) for an invented one, what the tools are about for other nouns. Nearly half of those are on no list: words
+that are always one piece of the tokenizer would teach the model to forget how the others are copied. The instruction,
+rationales, calls, observations and answers change with them, so the trajectory stays right, and only reading the schema
+tells what to write.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from alpha_umi.training.functions import noun
 from alpha_umi.training.words import LINKING, NOUNS, VERBS, invented
 from alpha_umi.trajectory import AssistantMessage, Message, Tool, Trajectory
 
@@ -75,15 +77,27 @@ def _mapping(tools: tuple[Tool, ...], rng: random.Random) -> dict[str, str]:
     """New words for old: invented ones for collections, nouns for the rest; plurals follow their singular."""
     collections = list(dict.fromkeys(tool.name.partition("_")[0].lower() for tool in tools))
     others = {word.lower() for tool in tools for word in _WORD.findall(tool.schema)} - _KEPT - set(collections)
-    fresh = rng.sample(NOUNS, min(len(NOUNS), 3 * len(others) + 20))
-    spare = iter([noun for noun in fresh if noun not in others and noun not in _KEPT])
-    words = {collection: invented(rng) for collection in collections}
+    taken = {*others, *_KEPT}
+    words = {collection: _fresh(rng, _collection, taken) for collection in collections}
     for word in sorted(others, key=len):
         singular = word[:-1] if word.endswith("s") and word[:-1] in words else None
-        new = words[singular] + "s" if singular else next(spare, None)
-        if new is not None:
-            words[word] = new
+        words[word] = words[singular] + "s" if singular else _fresh(rng, noun, taken)
     return words
+
+
+def _fresh(rng: random.Random, make: Callable[[random.Random], str], taken: set[str]) -> str:
+    """A word that isn't taken, and is from now on."""
+    while (word := make(rng)) in taken:
+        pass
+    taken.add(word)
+    return word
+
+
+def _collection(rng: random.Random) -> str:
+    """The first part of a tool's name: an invented word, or one or two words run together."""
+    if rng.random() < 0.5:
+        return invented(rng)
+    return noun(rng) + rng.choice(("", invented(rng)[:4], rng.choice(NOUNS)))
 
 
 def _message(message: Message, text: Callable[[str], str]) -> Message:
