@@ -1,14 +1,15 @@
 """Procedural text for the nano backbone: what any language model brings along, in invented words.
 
-Nine kinds of document, each drawn from a seed: requests over functions, plans for requests, functions to be named, pairs
-to be looked up, records and questions, facts restated, lists to copy from, references to follow, and plain phrases. What is looked up
-comes in easy documents too, with few and plainly different things to choose from: copying on is learnt from any text,
-choosing what to copy only where the choice is asked for again and again. A document is a list of parts; ``learn`` says
-whether a part follows from what stands before it, and only such parts are in the loss: no value drawn at random, and no
-wording that could have been another. What is to be copied often looks alike (names of one service, identifiers with the
-same letters), so that the last word alone doesn't tell what comes next. Requests are written as a chat, in the
-transcript's own segments, with everything that is to be learnt under the header of an ``assistant``: planner, caller
-and summarizer are left to fine-tuning. Nothing here is taken from ToolWorld: no tool, template or value (tested).
+Nine kinds of document, each drawn from a seed: requests over functions, plans for requests, functions to be named,
+pairs to be looked up, records and questions, facts restated, lists to copy from, references to follow, and plain
+phrases. What is looked up comes in easy documents too, with few and plainly different things to choose from: copying on
+is learnt from any text, choosing what to copy only where the choice is asked for again and again. A document is a list
+of parts; ``learn`` says whether a part follows from what stands before it, and only such parts are in the loss: no
+value drawn at random, and no wording that could have been another. What is to be copied often looks alike (names of one
+service, identifiers with the same letters), so that the last word alone doesn't tell what comes next. Requests are
+written as a chat, in the transcript's own segments, with everything that is to be learnt under the header of an
+``assistant``: planner, caller and summarizer are left to fine-tuning. Nothing here is taken from ToolWorld: no tool,
+template or value (tested).
 """
 
 from __future__ import annotations
