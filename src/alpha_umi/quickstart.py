@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alpha_umi.engines.load import open_engine
 from alpha_umi.errors import UserError
@@ -27,14 +27,13 @@ from alpha_umi.training.glpft import Progress, train
 from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, parse_recipe
 from alpha_umi.trajectory import write_json
 
-if TYPE_CHECKING:
-    pass
-
 GLOBAL_SHARE = 0.8
 """Of the training time; the local stage and its rival, stage 1 going on, have half of the rest each."""
 
-REWORDED = 0.5
+REWORDED = 0.7
 """Share of trajectories whose schemas' words are exchanged, so that tools are read and not known by heart."""
+
+BATCH_TOKENS = 4096
 
 DEFAULT_MINUTES = 8.0
 _LEAST_MINUTES = 0.05
@@ -76,9 +75,9 @@ class Quickstart:
         return _recipe({
             "task": "glpft", "system": "umi", "out": str(self.out), "seed": self.seed,
             "data": {"seed": self.seed, "easy": 0.3, "reword": REWORDED},
-            "backbone": {} if self.from_scratch else NANO_BASE,
-            "global_stage": {"minutes": global_minutes, "optimization": _optimization(5e-3, 0.5, 0.1)},
-            "local_stage": {"minutes": local_minutes, "optimization": _optimization(1e-3, 0.9, 0.02)},
+            "backbone": {} if self.from_scratch else NANO_BASE, "batch_tokens": BATCH_TOKENS,
+            "global_stage": {"minutes": global_minutes, "optimization": _optimization(1.5e-3, 0.5, 0.1)},
+            "local_stage": {"minutes": local_minutes, "optimization": _optimization(5e-4, 0.9, 0.02)},
         })  # fmt: skip
 
     def multitask_recipe(self, umi: RunInfo) -> GlpftRecipe:
@@ -88,8 +87,9 @@ class Quickstart:
         return _recipe({
             "task": "glpft", "system": "single-multitask", "seed": self.seed,
             "out": str(self.directories["single-multitask"]), "backbone": str(self.out / BACKBONE),
+            "batch_tokens": BATCH_TOKENS,
             "data": {"seed": self.seed, "reword": REWORDED},
-            "global_stage": {"steps": max(1, round(local / a_step)), "optimization": _optimization(1e-3, 0.9, 0.02)},
+            "global_stage": {"steps": max(1, round(local / a_step)), "optimization": _optimization(5e-4, 0.9, 0.02)},
         })  # fmt: skip
 
 
