@@ -24,7 +24,7 @@ from rich.text import Text
 from alpha_umi.transcript import IGNORED, Transcript
 
 if TYPE_CHECKING:
-    from alpha_umi.agent.loop import Event
+    from alpha_umi.agent import Event
     from alpha_umi.training.glpft import Progress as TrainingProgress
     from alpha_umi.training.loop import StepReport
 
@@ -38,7 +38,7 @@ COLORS = {
 }
 _SPEAKERS = {
     "rationale": "planner", "decision": "planner", "call": "caller", "observation": "tool",
-    "answer": "summarizer", "refusal": "planner", "stop": "stop",
+    "answer": "summarizer", "refusal": "planner", "branch": "stop", "stop": "stop",
 }  # fmt: skip
 _QUIET_SECONDS = 15.0
 _SMOOTHING = 0.9

@@ -93,3 +93,10 @@ def test_content_cannot_leave_its_block_and_long_content_is_cut() -> None:
     assert shortened("x" * 10, 10) == "x" * 10
     cut = shortened("a" * 50 + "b" * 50, 20)
     assert cut.startswith("a" * 10) and cut.endswith("b" * 10) and "80 characters left out" in cut
+
+
+def test_every_mean_has_its_interval_over_tasks() -> None:
+    written = live_scores([SOLVED, replace(FAILED, generated_tokens=150, branches=2)]).to_json()
+    assert (written["mean_generated_tokens"], written["mean_branches"]) == (100.0, 1.0)
+    assert written["ci95_means"]["mean_generated_tokens"] == [50.0, 150.0]
+    assert set(written["ci95_means"]) == {key for key in written if key.startswith("mean_")}

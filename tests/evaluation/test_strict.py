@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.tokenizers import DefaultTokenizer
 
@@ -388,7 +388,6 @@ def figures(pairs: list[Pair]) -> dict[str, float | None]:
     return {metric: getattr(scores, metric) for metric in STRICT_METRICS}
 
 
-@settings(max_examples=60)
 @given(st.lists(clean_references, max_size=4))
 def test_a_perfect_prediction_has_perfect_figures(wanted: list[StepReference]) -> None:
     for metric, value in figures([(reference, perfect(reference)) for reference in wanted]).items():
@@ -401,7 +400,6 @@ def test_repeating_the_reference_is_right_even_where_it_is_broken(reference: Ste
     assert {scores[metric] for metric in STRICT_METRICS if metric not in LOWER_IS_BETTER} <= {1.0, None}
 
 
-@settings(max_examples=60)
 @given(steps, st.lists(st.sampled_from("xy"), min_size=4, max_size=4))
 def test_figures_and_intervals_are_fractions_whatever_was_written(pairs: list[Pair], groups: list[str]) -> None:
     scores = strict_scores(pairs, groups[: len(pairs)])
@@ -414,7 +412,6 @@ def test_figures_and_intervals_are_fractions_whatever_was_written(pairs: list[Pa
     json.dumps(scores.to_json(), allow_nan=False)
 
 
-@settings(max_examples=60)
 @given(steps, st.randoms(use_true_random=False))
 def test_the_order_of_steps_does_not_matter(pairs: list[Pair], random: Any) -> None:
     shuffled = random.sample(pairs, len(pairs))

@@ -23,13 +23,17 @@ class StopReason(StrEnum):
     CLIENT_CALLS = "client_calls"
     """The caller has called tools that have no executor here: whoever runs the agent makes these calls."""
     STEP_LIMIT = "step_limit"
-    """The planner has decided as often as it may."""
+    """The planner has decided as often as it may on one path."""
     TIME_LIMIT = "time_limit"
     """The time is over; a span that is being generated is not interrupted."""
     TOKEN_LIMIT = "token_limit"
     """The models have written as many tokens as they may."""
     CONTEXT_LIMIT = "context_limit"
     """The transcript leaves no room for another span in the models' context."""
+    SEARCH_LIMIT = "search_limit"
+    """The search has made as many planner decisions, over all branches, as it may."""
+    EXHAUSTED = "exhausted"
+    """Every branch that could be tried has failed, not all for the same reason."""
     CANCELLED = "cancelled"
     """Whoever started the run stopped it."""
 
@@ -39,9 +43,9 @@ class Limits:
     """What one run (from a user's message to the answer) may take.
 
     Attributes:
-        steps: Planner decisions.
+        steps: Planner decisions on one path; how many there may be on all branches together, a strategy says.
         seconds: Wall-clock time, that of other episodes in the same batch included; checked between spans.
-        tokens: Tokens that the models write.
+        tokens: Tokens that the models write, on all branches together.
         tool_timeout: Seconds one tool call may take.
         tool_bytes: Bytes of a tool's reply; of a longer one the head and the tail are kept.
         max_new_tokens: Longest span of each voice.

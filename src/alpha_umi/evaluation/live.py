@@ -27,12 +27,13 @@ class EpisodeResult:
         solved: The checker's verdict.
         reason: Why, in words.
         stop_reason: Why the run ended.
-        steps: Planner decisions.
-        calls: Tool calls made, malformed ones included.
-        prefill_tokens: Tokens read by the models.
-        generated_tokens: Tokens written by the models.
-        trajectory: What happened.
+        steps: Planner decisions, on all branches together.
+        calls: Tool calls made, malformed ones included, on all branches together.
+        prefill_tokens: Tokens read by the models, likewise.
+        generated_tokens: Tokens written by the models, likewise.
+        trajectory: What happened on the path that counts.
         instruction: What the user asked for.
+        branches: How often the run went back to try something else.
     """
 
     task_id: str
@@ -47,6 +48,7 @@ class EpisodeResult:
     generated_tokens: int
     trajectory: Trajectory
     instruction: str
+    branches: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class LiveScores:
         mean_calls: Tool calls.
         mean_generated_tokens: Tokens written.
         mean_prefill_tokens: Tokens read.
+        mean_branches: How often a run went back.
+        ci95_means: 95 % bootstrap intervals of these means over tasks, by name.
         stop_reasons: Episodes a stop reason, the most frequent first.
         by_kind: ``episodes`` and ``pass_rate`` of each kind of instruction, by name.
     """
@@ -72,12 +76,24 @@ class LiveScores:
     mean_calls: float
     mean_generated_tokens: float
     mean_prefill_tokens: float
+    mean_branches: float
+    ci95_means: Mapping[str, Interval]
     stop_reasons: Mapping[str, int]
     by_kind: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
         """The object under ``live.{split}`` in ``report.json``."""
-        return asdict(self) | {"ci95": list(self.ci95)}
+        means = {name: list(interval) for name, interval in self.ci95_means.items()}
+        return asdict(self) | {"ci95": list(self.ci95), "ci95_means": means}
+
+
+_MEANS: Mapping[str, Callable[[EpisodeResult], float]] = {
+    "mean_steps": lambda result: result.steps,
+    "mean_calls": lambda result: result.calls,
+    "mean_generated_tokens": lambda result: result.generated_tokens,
+    "mean_prefill_tokens": lambda result: result.prefill_tokens,
+    "mean_branches": lambda result: result.branches,
+}
 
 
 def live_scores(results: Sequence[EpisodeResult], seed: int = 0) -> LiveScores:
@@ -89,18 +105,19 @@ def live_scores(results: Sequence[EpisodeResult], seed: int = 0) -> LiveScores:
     if not results:
         raise ValueError("no episodes to score; run at least one")
 
-    def mean(value: Callable[[EpisodeResult], float]) -> float:
-        return math.fsum(map(value, results)) / len(results)
+    groups = [result.task_id for result in results]
 
-    solved = [float(result.solved) for result in results]
+    def interval(value: Callable[[EpisodeResult], float]) -> Interval:
+        return bootstrap_mean([float(value(result)) for result in results], groups, seed=seed)
+
+    means = {name: math.fsum(map(value, results)) / len(results) for name, value in _MEANS.items()}
+    solved = [result.solved for result in results]
     return LiveScores(
-        pass_rate=mean(lambda r: r.solved),
-        ci95=bootstrap_mean(solved, [result.task_id for result in results], seed=seed),
+        pass_rate=sum(solved) / len(solved),
+        ci95=interval(lambda result: result.solved),
         episodes=len(results),
-        mean_steps=mean(lambda r: r.steps),
-        mean_calls=mean(lambda r: r.calls),
-        mean_generated_tokens=mean(lambda r: r.generated_tokens),
-        mean_prefill_tokens=mean(lambda r: r.prefill_tokens),
+        **means,
+        ci95_means={name: interval(value) for name, value in _MEANS.items()},
         stop_reasons=dict(Counter(result.stop_reason for result in results).most_common()),
         by_kind=_by_kind(results),
     )

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from alpha_umi.agent import Episode, EpisodeOutcome, Limits, StopReason, run_episodes
+from alpha_umi.agent import Episode, EpisodeOutcome, Limits, React, StopReason, Strategy, Trace, run_episodes
 from alpha_umi.engines.base import Engine, Sampling
 from alpha_umi.evaluation.live import EpisodeResult
 from alpha_umi.tools import ToolWorldSource
 from alpha_umi.toolworld import Outcome, Task, World, check
 from alpha_umi.trajectory import UserMessage
 
-EVALUATION_LIMITS = Limits(seconds=float("inf"))
-"""No clock: what is measured must not depend on how busy the machine is. Steps and tokens still end every run."""
+NO_CLOCK = float("inf")
+"""What is measured must not depend on how busy the machine is. Steps and tokens still end every run."""
 
 
 def run_toolworld(
     engine: Engine,
     tasks: Sequence[Task],
     *,
-    limits: Limits = EVALUATION_LIMITS,
+    limits: Limits | None = None,
     sampling: Sampling | None = None,
     concurrency: int = 64,
     on_progress: Callable[[int, int], None] | None = None,
+    strategy: Strategy | None = None,
+    trace: Trace | None = None,
 ) -> list[EpisodeResult]:
     """Runs every task in a world of its own and checks it; results in the order of the tasks.
 
     Args:
         engine: What generates; its sessions 0 and on are used and given up again.
         tasks: From `toolworld.make_tasks`.
-        limits: What each episode may take.
+        limits: What each episode may take; None takes the strategy's, without a clock.
         sampling: How tokens are chosen.
         concurrency: Episodes at one time.
         on_progress: Told (episodes done, episodes in all).
+        strategy: How each episode is searched; None is ReACT.
+        trace: Is told every step; a run's session is the number of its task.
     """
+    strategy = strategy or React()
+    limits = limits or replace(strategy.limits(), seconds=NO_CLOCK)
     worlds: dict[int, World] = {}
 
     def episodes() -> Iterator[Episode]:
@@ -42,7 +49,7 @@ def run_toolworld(
             yield Episode(number, ToolWorldSource(worlds[number]), [UserMessage(task.instruction)], task.tools)
 
     results: dict[int, EpisodeResult] = {}
-    for outcome in run_episodes(engine, episodes(), limits, sampling, concurrency):
+    for outcome in run_episodes(engine, episodes(), limits, sampling, concurrency, strategy=strategy, trace=trace):
         number = outcome.session
         results[number] = _judged(tasks[number], worlds.pop(number), outcome)
         if on_progress is not None:
@@ -65,4 +72,5 @@ def _judged(task: Task, world: World, outcome: EpisodeOutcome) -> EpisodeResult:
         generated_tokens=outcome.generated_tokens,
         trajectory=outcome.trajectory,
         instruction=task.instruction,
+        branches=outcome.branches,
     )

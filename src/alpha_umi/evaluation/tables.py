@@ -26,6 +26,9 @@ _MEANS = {
     "mean_generated_tokens": "tokens written",
     "mean_prefill_tokens": "tokens read",
 }
+_COUNTED = ("mean_generated_tokens",)
+"""Means that are shown with their interval; the report has those of all."""
+
 _COSTS = {
     "trajectories": "trajectories",
     "tokens_forwarded": "tokens forwarded",
@@ -63,11 +66,12 @@ def static_table(systems: Mapping[str, Any]) -> Table:
 
 
 def live_table(systems: Mapping[str, Any]) -> Table:
-    """Pass rate and effort of each split and system; effort is the mean an episode."""
+    """Pass rate and effort of each split and system; effort is the mean an episode, over all branches."""
     header = ("split", "system", "pass rate", "episodes", *_MEANS.values())
     rows = []
     for split, system, scores in _by_split(systems, "live"):
-        means = [MISSING if (mean := scores.get(key)) is None else f"{mean:,.1f}" for key in _MEANS]
+        intervals = scores.get("ci95_means", {})
+        means = [_mean(scores.get(key), intervals.get(key) if key in _COUNTED else None) for key in _MEANS]
         rate = percent(scores.get("pass_rate"), scores.get("ci95"))
         rows.append((split, system, rate, count(scores.get("episodes")), *means))
     return Table("Live evaluation, % solved", header, tuple(rows))
@@ -124,6 +128,12 @@ def percent(value: float | None, interval: Sequence[float] | None = None) -> str
         return MISSING
     half = "" if interval is None else f" ± {50 * (interval[1] - interval[0]):.1f}"
     return f"{100 * value:.1f}{half}"
+
+
+def _mean(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:,.1f}" + ("" if interval is None else f" ± {(interval[1] - interval[0]) / 2:,.1f}")
 
 
 def count(value: float | None) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from alpha_umi.agent import ChosenStrategy, Limits, React, open_trace
 from alpha_umi.engines.base import Engine
 from alpha_umi.evaluation.live import EpisodeResult, failures_markdown, live_scores
-from alpha_umi.evaluation.live_run import EVALUATION_LIMITS, run_toolworld
+from alpha_umi.evaluation.live_run import NO_CLOCK, run_toolworld
 from alpha_umi.evaluation.metrics import StepPrediction, StepReference, paper_scores
 from alpha_umi.evaluation.static import StaticPredictions, static_predictions
 from alpha_umi.evaluation.strict import strict_scores
-from alpha_umi.toolworld import SPLITS, make_tasks, solve
+from alpha_umi.toolworld import SPLITS, Task, make_task, make_tasks, solve
 from alpha_umi.trajectory import Trajectory, atomic_write, write_json
 from alpha_umi.transcript import Voice
 
@@ -37,15 +39,25 @@ class Suite:
     Attributes:
         instructions: How many of each split.
         seed: Which ones.
+        faulty: Only instructions on whose way tools fail.
     """
 
     instructions: Mapping[str, int]
     seed: int = 0
+    faulty: bool = False
 
     @classmethod
-    def default(cls, count: int | None = None, splits: Sequence[str] = SPLITS) -> Suite:
+    def default(cls, count: int | None = None, splits: Sequence[str] = SPLITS, faulty: bool = False) -> Suite:
         """The usual instructions, or ``count`` of each split."""
-        return cls({split: count or INSTRUCTIONS[split] for split in splits})
+        return cls({split: count or INSTRUCTIONS[split] for split in splits}, faulty=faulty)
+
+    def tasks(self, split: str) -> list[Task]:
+        """The instructions of a split."""
+        count = self.instructions[split]
+        if not self.faulty:
+            return list(make_tasks(split, count, self.seed))
+        every = (make_task(split, index, self.seed) for index in itertools.count())
+        return list(itertools.islice((task for task in every if task.faults), count))
 
 
 def static_scores(predictions: StaticPredictions, seed: int = 0) -> dict[str, Any]:
@@ -87,22 +99,39 @@ def evaluate_static(
 
 
 def evaluate_live(
-    engine: Engine, suite: Suite, folder: Path | None, on_progress: OnProgress, concurrency: int = 64
+    engine: Engine,
+    suite: Suite,
+    folder: Path | None,
+    on_progress: OnProgress,
+    concurrency: int = 64,
+    chosen: ChosenStrategy | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Pass rates of each split; with a ``folder``, every episode's trajectory and the failures' traces are in it."""
+    """Pass rates and token costs of each split.
 
-    def one(split: str, count: int) -> dict[str, Any]:
-        tasks = list(make_tasks(split, count, suite.seed))
-        results = run_toolworld(
-            engine, tasks, concurrency=concurrency, limits=replace(EVALUATION_LIMITS, max_new_tokens=SPAN_TOKENS),
-            on_progress=lambda done, total: on_progress(f"live {split}", done, total),
-        )  # fmt: skip
+    With a ``folder``, every episode's trajectory and the failures' traces are in it, and, of a strategy that branches,
+    every step as it is taken.
+    """
+    strategy, limits = (chosen.strategy, chosen.limits) if chosen is not None else (React(), Limits())
+    limits = replace(limits, seconds=NO_CLOCK, max_new_tokens=SPAN_TOKENS)
+
+    def one(split: str) -> dict[str, Any]:
+        steps = None if folder is None or isinstance(strategy, React) else folder / f"live-{split}-steps.jsonl"
+        with open_trace(steps) as trace:
+            results = run_toolworld(
+                engine, suite.tasks(split), concurrency=concurrency, limits=limits,
+                on_progress=lambda done, total: on_progress(f"live {split}", done, total), strategy=strategy,
+                trace=trace,
+            )  # fmt: skip
         if folder is not None:
             _write_episodes(folder, split, results)
         return live_scores(results, suite.seed).to_json()
 
+    # what ReACT makes of the usual instructions has been kept without naming them
+    usual = isinstance(strategy, React) and (limits.steps, limits.tokens) == (Limits.steps, Limits.tokens)
+    searched = {} if usual else {"strategy": f"{strategy}, steps {limits.steps}, tokens {limits.tokens}"}
+    named = searched | ({"faulty": True} if suite.faulty else {})
     return {
-        split: _kept(folder, f"live-{split}", count, suite.seed, lambda s=split, c=count: one(s, c))
+        split: _kept(folder, f"live-{split}", count, suite.seed, lambda s=split: one(s), named)
         for split, count in suite.instructions.items()
     }
 
@@ -121,13 +150,18 @@ def _write_episodes(folder: Path, split: str, results: Sequence[EpisodeResult]) 
 
 
 def _kept(
-    folder: Path | None, name: str, count: int, seed: int, compute: Callable[[], dict[str, Any]]
+    folder: Path | None,
+    name: str,
+    count: int,
+    seed: int,
+    compute: Callable[[], dict[str, Any]],
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the folder has of these instructions, or what is computed and kept there."""
     if folder is None:
         return compute()
     path = folder / f"{name}.json"
-    suite = {"instructions": count, "seed": seed, "protocol": PROTOCOL}
+    suite = {"instructions": count, "seed": seed, "protocol": PROTOCOL, **(more or {})}
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.get("suite") == suite:

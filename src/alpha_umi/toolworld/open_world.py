@@ -16,6 +16,7 @@ from alpha_umi.toolworld.catalogue import Api, Collection, load_catalogue
 from alpha_umi.toolworld.operations import argument_error, execute, find, rates_table, search
 from alpha_umi.toolworld.tasks import Row, Tables
 from alpha_umi.toolworld.values import draw
+from alpha_umi.toolworld.world import copied
 from alpha_umi.trajectory import Tool
 
 _WORD = re.compile(r"[a-z]{3,}")
@@ -73,6 +74,20 @@ class OpenWorld:
         if argument_error(api, arguments) is None:
             self._make_up(api, arguments)
         return json.dumps(execute(api, self._tables, arguments, self.seed), ensure_ascii=False)
+
+    def snapshot(self) -> object:
+        """The rows as they are now; opaque, for ``restore``."""
+        return copied(self._tables)
+
+    def restore(self, snapshot: object) -> None:
+        """Goes back to a snapshot of this world, which can be used again.
+
+        Raises:
+            TypeError: It is no snapshot of an OpenWorld.
+        """
+        if not isinstance(snapshot, dict):
+            raise TypeError(f"not an OpenWorld snapshot: {type(snapshot).__name__}")
+        self._tables = copied(snapshot)
 
     def _make_up(self, api: Api, arguments: Mapping[str, Any]) -> None:
         collection = load_catalogue().collections[api.table]

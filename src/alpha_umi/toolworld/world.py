@@ -45,7 +45,7 @@ class World:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._tables = _copied(task.tables)
+        self._tables = copied(task.tables)
         self._calls: Counter[str] = Counter()
         self._names = {tool.name for tool in task.tools}
 
@@ -75,7 +75,7 @@ class World:
 
     def snapshot(self) -> object:
         """The state and the fault counters as they are now; opaque, for ``restore``."""
-        return _Snapshot(_copied(self._tables), dict(self._calls))
+        return _Snapshot(copied(self._tables), dict(self._calls))
 
     def restore(self, snapshot: object) -> None:
         """Goes back to a snapshot of this world, which can be used again.
@@ -85,7 +85,7 @@ class World:
         """
         if not isinstance(snapshot, _Snapshot):
             raise TypeError(f"not a World snapshot: {type(snapshot).__name__}")
-        self._tables = _copied(snapshot.tables)
+        self._tables = copied(snapshot.tables)
         self._calls = Counter(snapshot.calls)
 
     def state(self) -> object:
@@ -97,5 +97,6 @@ def _canonical(row: Mapping[str, Any]) -> str:
     return json.dumps(row, sort_keys=True, ensure_ascii=False)
 
 
-def _copied(tables: Tables) -> Tables:
+def copied(tables: Tables) -> Tables:
+    """Tables of rows of their own."""
     return {name: [dict(row) for row in rows] for name, rows in tables.items()}
