@@ -143,6 +143,19 @@ def test_whatever_a_tool_does_the_run_goes_on(tools: OpenTools, name: str, error
     assert Trajectory.from_json(outcome.trajectory.to_json()) == outcome.trajectory
 
 
+def test_a_repaired_call_is_made_and_the_record_keeps_both_what_was_written_and_what_was_made(tools: OpenTools) -> None:
+    written = '{"name": "add", "arguments": {"a": "1", "b": 2'
+    told, mended = run(tools, written), run(tools, written, repair=True)
+    assert told.calls[0].error is not None and told.calls[0].executed is None
+    assert observations(mended) == ["3"]
+    assert mended.calls[0].to_json()["executed"] == {"name": "add", "arguments": {"a": 1, "b": 2}}
+    (turn,) = [m for m in mended.trajectory.messages if isinstance(m, AssistantMessage) and m.tool_calls]
+    assert turn.tool_calls[0].malformed and turn.tool_calls[0].arguments == written
+    (reply,) = [m for m in mended.trajectory.messages if isinstance(m, ToolMessage)]
+    assert reply.extra == {"alpha_umi": {"executed": {"name": "add", "arguments": {"a": 1, "b": 2}}}}
+    assert Trajectory.from_json(mended.trajectory.to_json()) == mended.trajectory
+
+
 def test_a_tool_that_hangs_is_stopped_and_the_run_goes_on(tools: OpenTools) -> None:
     outcome = run(tools, wanted("hang"), limits=Limits(tool_timeout=0.3))
     assert outcome.stop_reason is StopReason.ANSWERED

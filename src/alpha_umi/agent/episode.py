@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from alpha_umi.errors import UserError
 from alpha_umi.tools import ToolSource
-from alpha_umi.tools.execute import RESULT_BYTES
+from alpha_umi.tools.execute import RESULT_BYTES, ReadyCall
 from alpha_umi.tools.text import observable
 from alpha_umi.trajectory import AssistantMessage, Message, Tool, ToolCall, ToolMessage, Trajectory, UserMessage
 from alpha_umi.transcript import Renderer, Segment, Transcript
@@ -102,11 +102,12 @@ class Episode:
             self.append_observation(call, texts[call.id])
         return self
 
-    def append_observation(self, call: ToolCall, text: str) -> None:
-        """Appends what came of a call, to the messages and to the transcript."""
+    def append_observation(self, call: ToolCall, text: str, executed: ReadyCall | None = None) -> None:
+        """Appends what came of a call, or of what was ``executed`` in its place, to the messages and the transcript."""
         if self.transcript is not None and self._renderer is not None:
             self.transcript.append(self._renderer.observation(text), len(self.messages))
-        self.messages.append(ToolMessage(call.id, text))
+        extra = {} if executed is None else {"alpha_umi": {"executed": executed.to_json()}}
+        self.messages.append(ToolMessage(call.id, text, extra))
 
     def trajectory(self) -> Trajectory:
         """The record of the conversation so far."""

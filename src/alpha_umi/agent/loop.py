@@ -77,6 +77,7 @@ def run_episodes(
     cancelled: Callable[[], bool] | None = None,
     keep: bool = False,
     approval: Approval | None = None,
+    repair: bool = False,
     runner: asyncio.Runner | None = None,
     strategy: Strategy | None = None,
     trace: Trace | None = None,
@@ -97,6 +98,8 @@ def run_episodes(
             ends as cancelled and no other is begun.
         keep: Leave the sessions in the engine, for `Episode.follow_up`.
         approval: Which calls have to be confirmed, and by whom; None refuses those that write.
+        repair: Make what a call that is wrong was to be, where that is plain (`alpha_umi.tools.repair`); the trajectory
+            keeps what was written, and what was made is recorded beside its observation.
         runner: The event loop that the tool sources were opened in, if they belong to one; None makes one for the run.
         strategy: How each goes about it; None is ReACT.
         trace: Is told every step, as it is taken.
@@ -127,7 +130,7 @@ def run_episodes(
                     assert entry.reason is not None
                     yield entry.outcome(entry.reason)
                 _generate(engine, live)
-                _use_tools(loop, live, approval)
+                _use_tools(loop, live, approval, repair)
     finally:
         if not keep:
             engine.forget([entry.run.episode.session for entry in live])
@@ -143,6 +146,7 @@ def run_one(
     cancelled: Callable[[], bool] | None = None,
     keep: bool = False,
     approval: Approval | None = None,
+    repair: bool = False,
     runner: asyncio.Runner | None = None,
     strategy: Strategy | None = None,
     trace: Trace | None = None,
@@ -150,7 +154,7 @@ def run_one(
     """Runs one episode; see `run_episodes`."""
     (outcome,) = run_episodes(
         engine, [episode], limits, sampling, 1, on_event, cancelled=cancelled, keep=keep, approval=approval,
-        runner=runner, strategy=strategy, trace=trace,
+        repair=repair, runner=runner, strategy=strategy, trace=trace,
     )  # fmt: skip
     return outcome
 
@@ -172,12 +176,12 @@ def _generate(engine: Engine, live: Sequence[_Live]) -> None:
             entry.send(generation)
 
 
-def _use_tools(runner: asyncio.Runner, live: Sequence[_Live], approval: Approval) -> None:
+def _use_tools(runner: asyncio.Runner, live: Sequence[_Live], approval: Approval, repair: bool) -> None:
     """All calls that are wanted now: confirmed one after another, then made side by side."""
     wanted = [(entry, entry.wish) for entry in live if isinstance(entry.wish, UseTools)]
     if not wanted:
         return
-    prepared = [_prepare(entry.run, wish, approval) for entry, wish in wanted]
+    prepared = [_prepare(entry.run, wish, approval, repair) for entry, wish in wanted]
 
     async def call_all() -> list[list[Observation]]:
         asked = zip(wanted, prepared, strict=True)
@@ -193,9 +197,9 @@ def _use_tools(runner: asyncio.Runner, live: Sequence[_Live], approval: Approval
         entry.send(observations)
 
 
-def _prepare(run: Run, wish: UseTools, approval: Approval) -> list[Prepared]:
+def _prepare(run: Run, wish: UseTools, approval: Approval, repair: bool) -> list[Prepared]:
     begun = time.monotonic()
-    prepared = prepare(run.episode.source, wish.calls, approval, run.episode.tools)
+    prepared = prepare(run.episode.source, wish.calls, approval, run.episode.tools, repair=repair)
     run.pause(time.monotonic() - begun)
     return prepared
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alpha_umi.agent.limits import StopReason
+from alpha_umi.tools.execute import ReadyCall
 from alpha_umi.trajectory import ToolCall, Trajectory
 from alpha_umi.transcript import Transcript
 
@@ -34,11 +35,13 @@ class MadeCall:
         call: As the caller wrote it.
         error: Kind of its failure, or None.
         client: It was not made but handed out.
+        executed: What was made in its place, or None if that was what the caller wrote.
     """
 
     call: ToolCall
     error: str | None
     client: bool = False
+    executed: ReadyCall | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Arguments as an object, or the text that was written if it is none; of a call handed out its id too."""
@@ -48,6 +51,8 @@ class MadeCall:
             "arguments": self.call.arguments if arguments is None else arguments,
             "error": self.error,
         }
+        if self.executed is not None:
+            made["executed"] = self.executed.to_json()
         return made | {"client": True, "id": self.call.id} if self.client else made
 
 

@@ -258,7 +258,7 @@ class Run:
 
     def _observe(self, calls: Sequence[ToolCall], observations: Sequence[Observation]) -> StopReason | None:
         answered = list(zip(calls, observations, strict=True))
-        made = [MadeCall(call, one.error, one.client) for call, one in answered]
+        made = [MadeCall(call, one.error, one.client, one.repaired) for call, one in answered]
         self.calls += made
         lasting = writing_tools(self.episode.source) - reversible_tools(self.episode.source)
         self._lasting += sum(one.call.name in lasting and one.error not in _NEVER_MADE for one in made)
@@ -266,7 +266,7 @@ class Run:
             self.episode.hand_out({call.id: one.text for call, one in answered if not one.client})
             return StopReason.CLIENT_CALLS
         for call, one in answered:
-            self.episode.append_observation(call, one.text)
+            self.episode.append_observation(call, one.text, one.repaired)
             self.tell("observation", one.text)
         return None
 

@@ -126,7 +126,7 @@ def run(
     ):  # fmt: skip
         outcome = run_one(
             engine, _episode(query, readable, retrieve), chosen.limits,
-            on_event=None if as_json else agent_display(console), approval=approval, runner=opened.runner,
+            on_event=None if as_json else agent_display(console), approval=approval, repair=True, runner=opened.runner,
             strategy=chosen.strategy, trace=written,
         )  # fmt: skip
     if as_json:
@@ -183,8 +183,8 @@ def _converse(
     try:
         while True:
             outcome = run_one(
-                engine, episode, chosen.limits, on_event=show, keep=True, approval=approval, runner=opened.runner,
-                strategy=chosen.strategy,
+                engine, episode, chosen.limits, on_event=show, keep=True, approval=approval, repair=True,
+                runner=opened.runner, strategy=chosen.strategy,
             )  # fmt: skip
             reason = outcome.stop_reason.value
             if reason not in ("answered", "gave_up"):

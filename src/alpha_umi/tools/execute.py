@@ -70,6 +70,10 @@ class ReadyCall:
     arguments: dict[str, Any]
     repaired: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """As a record keeps it beside what was written."""
+        return {"name": self.name, "arguments": self.arguments}
+
 
 Prepared = ReadyCall | Observation
 
