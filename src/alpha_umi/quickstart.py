@@ -33,7 +33,7 @@ GLOBAL_SHARE = 0.8
 REWORDED = 0.7
 """Share of trajectories whose schemas' words are exchanged, so that tools are read and not known by heart."""
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 3072
 
 DEFAULT_MINUTES = 8.0
 _LEAST_MINUTES = 0.05
@@ -76,7 +76,7 @@ class Quickstart:
             "task": "glpft", "system": "umi", "out": str(self.out), "seed": self.seed,
             "data": {"seed": self.seed, "easy": 0.3, "reword": REWORDED},
             "backbone": {} if self.from_scratch else NANO_BASE, "batch_tokens": BATCH_TOKENS,
-            "global_stage": {"minutes": global_minutes, "optimization": _optimization(1.5e-3, 0.5, 0.1)},
+            "global_stage": {"minutes": global_minutes, "optimization": _optimization(2e-3, 0.5, 0.1)},
             "local_stage": {"minutes": local_minutes, "optimization": _optimization(5e-4, 0.9, 0.02)},
         })  # fmt: skip
 
