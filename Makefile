@@ -6,16 +6,18 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 OUT ?= runs/quickstart
 PYTEST_ARGS ?=
+# Unit tests run in up to four processes of one thread each; `make test-unit PARALLEL=` runs them in one process.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-PYTEST := $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+PYTEST := $(BIN)/python -m pytest
 INTEGRATION := $(wildcard tests/integration)
 UNIT := $(filter-out $(INTEGRATION),$(patsubst %/,%,$(wildcard tests/*/)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup bench-setup quickstart test test-unit test-integration lint format clean
+.PHONY: help setup bench-setup quickstart test test-unit test-integration test-slow lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,12 +40,15 @@ quickstart: setup  ## train planner, caller and summarizer, evaluate them, solve
 test: test-unit test-integration  ## unit tests, then integration tests
 
 test-unit: setup  ## the fast tests only
-	$(PYTEST) $(UNIT)
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" $(PARALLEL) $(PYTEST_ARGS) $(UNIT)
 
-test-integration: setup
+test-integration: setup  ## whole commands, servers and kills, one at a time
 ifneq ($(INTEGRATION),)
-	$(PYTEST) $(INTEGRATION)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS) $(INTEGRATION)
 endif
+
+test-slow: setup  ## what takes minutes, and ten times as many examples of every property
+	OMP_NUM_THREADS=1 $(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough $(PARALLEL) $(PYTEST_ARGS) $(UNIT)
 
 lint: setup  ## ruff (rules and format) and pyright
 	$(BIN)/ruff check .

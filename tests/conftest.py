@@ -2,10 +2,14 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# the same examples every time, on every machine
-settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+# The same examples every time, on every machine, however slow it is; `make test-slow` takes many more.
+for name, examples in (("repeatable", 50), ("thorough", 500)):
+    settings.register_profile(
+        name, max_examples=examples, derandomize=True, database=None, deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )  # fmt: skip
 settings.load_profile("repeatable")
 
 

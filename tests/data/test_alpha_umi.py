@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import Rejected, convert
@@ -336,7 +336,6 @@ PARTS = {"tools": st.just([TOOL]) | JUNK, "conversations": TURNS | JUNK}
 
 
 @given(JUNK | st.fixed_dictionaries(PARTS, optional={"instruction": st.text(max_size=2) | JUNK, "source": JUNK}))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_is_written_as_it_was_or_rejected(anything: Any) -> None:
     try:
         trajectory = FORMAT.convert_record(anything, "r")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import alpha_umi
@@ -249,7 +249,6 @@ PARTS = {
 
 
 @given(JUNK | st.fixed_dictionaries(PARTS, optional={"source": JUNK}))
-@settings(deadline=None)
 def test_any_record_is_written_as_it_was_or_rejected(anything: Any) -> None:
     looks_like(anything)
     try:
@@ -261,7 +260,6 @@ def test_any_record_is_written_as_it_was_or_rejected(anything: Any) -> None:
 
 
 @given(CHAIN)
-@settings(deadline=None)
 def test_what_stage_2_writes_can_be_read(chain: list[dict[str, Any]]) -> None:
     try:
         written = alpha_umi.write(FORMAT.convert_record(record() | {"chains": chain}, "r"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import Rejected
@@ -241,7 +241,6 @@ TEXTS = st.lists(
     | st.fixed_dictionaries({"turns": TURNS}, optional={"path": st.text(max_size=9) | JSON})
     | st.fixed_dictionaries({"system": st.just(SYSTEM) | JSON, "user": TEXTS | JSON, "answer": st.just(ANSWER) | JSON})
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_is_converted_whole_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

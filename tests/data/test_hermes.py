@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data.hermes import FORMAT, PROMPT
@@ -244,7 +244,6 @@ def words(messages: tuple[Any, ...]) -> list[Any]:
 
 
 @given(conversations())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_written_reads_back_as_the_same_words(messages: tuple[Any, ...]) -> None:
     assert FORMAT.write is not None
     try:
@@ -305,7 +304,6 @@ TURNS = st.lists(
         {"conversations": TURNS | JSON}, optional={"tools": JSON | st.just(json.dumps([WRAPPED])), "id": JSON}
     )
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_comes_back_as_it_was_or_is_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     assert FORMAT.write is not None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import tau_bench
@@ -252,7 +252,6 @@ def said(trajectory: Trajectory) -> list[Any]:
 
 
 @given(trajectories())
-@settings(deadline=None, max_examples=200)
 def test_what_is_written_reads_back_as_the_same_turns(trajectory: Trajectory) -> None:
     try:
         record = written(trajectory)
@@ -275,7 +274,6 @@ ANY = st.sampled_from([ASKED, CALLED, OBSERVED, SAID, THOUGHT]) | MESSAGE
 
 
 @given(JUNK | st.fixed_dictionaries({"messages": st.lists(ANY, max_size=6)}, optional={"tools": JUNK, "images": JUNK}))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
 def test_any_json_is_converted_whole_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

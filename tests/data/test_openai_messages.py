@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data.openai_messages import FORMAT
@@ -355,7 +355,6 @@ def spelled_records(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(spelled_records())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
 def test_any_spelling_is_written_again_as_it_came(value: dict[str, Any]) -> None:
     converted(value)
 
@@ -384,7 +383,6 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
 
 
 @given(trajectories())
-@settings(deadline=None)
 def test_any_trajectory_is_read_again_as_it_was(trajectory: Trajectory) -> None:
     assert FORMAT.convert_record(written(trajectory), "r") == trajectory
 
@@ -405,7 +403,6 @@ MESSAGES = st.lists(
 
 
 @given(JUNK | st.fixed_dictionaries({"messages": MESSAGES | JUNK}, optional={"tools": JUNK, "extra": JUNK}))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
 def test_any_json_is_converted_whole_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

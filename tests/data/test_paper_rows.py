@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import alpha_umi
@@ -221,7 +221,6 @@ def messages(draw: st.DrawFn) -> list[Message]:
 
 
 @given(st.lists(st.lists(messages(), max_size=3), max_size=3), st.sampled_from(ROLES))
-@settings(deadline=None)
 def test_any_trajectory_has_rows(turns: list[list[list[Message]]], role: str) -> None:
     converted = [foreign(*(message for turn in one for message in turn)) for one in turns]
     for row in made(role, *converted):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data.records import RecordError, read_records
@@ -250,7 +250,6 @@ def words(messages: tuple[Any, ...]) -> list[Any]:
 
 
 @given(conversations())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_written_reads_back_as_the_same_words(messages: tuple[Any, ...]) -> None:
     assert FORMAT.write is not None
     try:
@@ -319,7 +318,6 @@ MORE = {"tools": JSON | st.just(f"[{TOOL.schema}]"), "system": JSON, "id": JSON}
     | st.fixed_dictionaries({"conversations": TURNS | JSON}, optional=MORE)
     | st.fixed_dictionaries({"messages": MESSAGES | JSON}, optional=MORE)
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_comes_back_as_it_was_or_is_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     assert FORMAT.write is not None

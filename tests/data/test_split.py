@@ -1,12 +1,10 @@
 """Splits: groups stay whole, the choice depends on seed and keys only."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_umi.data import Rejected, convert, split_by
+from alpha_umi.data import split_by
 from alpha_umi.data.split import by_category, by_extra, by_instruction, by_tool_set
 from alpha_umi.errors import UserError
 from alpha_umi.trajectory import AssistantMessage, Tool, ToolCall, Trajectory, UserMessage
@@ -63,13 +61,8 @@ def test_a_single_group_cannot_be_split() -> None:
         split_by([about("a"), about("A")], "instruction", 0.5)
 
 
-def test_real_sequences_are_held_out_whole(real_data: Path) -> None:
-    converted = [
-        item
-        for item in convert(real_data / "traject-bench" / "sequential", "traject-bench")
-        if not isinstance(item, Rejected)
-    ]
-    train, test = split_by(converted, "traject-bench.sequence_name", 0.1)
+def test_real_sequences_are_held_out_whole(published: dict[str, list[Trajectory]]) -> None:
+    train, test = split_by(published["sequential"], "traject-bench.sequence_name", 0.1)
     names = [{t.extra["traject-bench"]["sequence_name"] for t in side} for side in (train, test)]
     assert not names[0] & names[1]
     assert len(train) + len(test) == 1470

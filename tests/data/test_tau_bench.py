@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data.format import Options
@@ -146,7 +146,6 @@ JUNK = st.recursive(
 
 
 @given(JUNK | st.fixed_dictionaries({"task_id": JUNK, "traj": JUNK, "reward": JUNK}, optional={"tools": JUNK}))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_converted_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import Rejected
@@ -206,7 +206,6 @@ UNITS = st.fixed_dictionaries(
 
 
 @given(UNITS | JSON)
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_is_converted_whole_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

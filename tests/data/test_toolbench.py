@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import alpha_umi, alpha_umi_chains
@@ -217,7 +217,6 @@ FILES = st.fixed_dictionaries(
 
 
 @given(JUNK | FILES)
-@settings(deadline=None)
 def test_any_file_is_converted_or_rejected(anything: Any) -> None:
     looks_like(anything)
     for unit in FORMAT._units(anything, None):

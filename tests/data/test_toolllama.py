@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import toolbench
@@ -216,7 +216,6 @@ CONVERSATION = st.lists(STEP, max_size=4).map(lambda steps: [SYSTEM, *(turn for 
 
 
 @given(JUNK | st.fixed_dictionaries({"conversations": CONVERSATION | JUNK}, optional={"id": JUNK}))
-@settings(deadline=None)
 def test_any_record_is_written_as_it_was_or_rejected(anything: Any) -> None:
     looks_like(anything)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data.records import RecordError, Rejected
@@ -190,7 +190,6 @@ TOOL = st.tuples(WORD, WORD, st.dictionaries(WORD, JUNK, max_size=2) | JUNK)
 
 
 @given(JUNK | st.builds(row, TEXT, TEXT, TOOL) | st.builds(row, TEXT, TEXT))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_row_is_converted_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data.format import Options
@@ -128,7 +128,6 @@ CHANGES = st.fixed_dictionaries({"conversation": TURNS | JUNK}, optional={"apis_
 
 
 @given(JUNK | CHANGES.map(lambda more: conversation(**more)))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_converted_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

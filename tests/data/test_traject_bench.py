@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_umi.data import Rejected, convert
+from alpha_umi.data import convert
 from alpha_umi.data.records import RecordError
 from alpha_umi.data.traject_bench import FORMAT, LIST_SIZE, Domain, function_names
 from alpha_umi.errors import DataError
@@ -167,20 +167,14 @@ def test_function_names_are_legal_unique_and_independent_of_order(originals: lis
 # ---- the real files -----------------------------------------------------------------------------------------------
 
 
-def trajectories(path: Path) -> list[Trajectory]:
-    converted = list(convert(path, "traject-bench"))
-    assert not any(isinstance(item, Rejected) for item in converted)
-    return [item for item in converted if isinstance(item, Trajectory)]
-
-
 @pytest.mark.parametrize(
     ("folder", "records", "turns", "calls", "undocumented"),
     [("sequential", 1470, 9395, 9395, 465), ("parallel", 3200, 3200, 20893, 22)],
 )
 def test_all_published_records_convert(
-    real_data: Path, folder: str, records: int, turns: int, calls: int, undocumented: int
+    published: dict[str, list[Trajectory]], folder: str, records: int, turns: int, calls: int, undocumented: int
 ) -> None:
-    converted = trajectories(real_data / "traject-bench" / folder)
+    converted = published[folder]
     assert len(converted) == len({t.id for t in converted}) == records
     said = [m for t in converted for m in t.messages if isinstance(m, AssistantMessage)]
     assert Counter(m.decision for m in said) == {Decision.CALL: turns, Decision.FINISH: records}
@@ -191,19 +185,20 @@ def test_all_published_records_convert(
     assert all(LEGAL.fullmatch(tool.name) for tool in tools)
 
 
-def test_every_list_holds_the_called_tools_once_and_at_least_six(real_data: Path) -> None:
-    for trajectory in trajectories(real_data / "traject-bench" / "sequential"):
+def test_every_list_holds_the_called_tools_once_and_at_least_six(published: dict[str, list[Trajectory]]) -> None:
+    for trajectory in published["sequential"]:
         names = [tool.name for tool in trajectory.tools]
         called = {c.name for m in trajectory.messages if isinstance(m, AssistantMessage) for c in m.tool_calls}
         assert called <= set(names)
         assert len(names) == len(set(names)) == max(LIST_SIZE, len(called))
 
 
-def test_a_published_step_keeps_arguments_and_output(real_data: Path) -> None:
+def test_a_published_step_keeps_arguments_and_output(real_data: Path, published: dict[str, list[Trajectory]]) -> None:
     path = real_data / "traject-bench" / "sequential" / "Finance.json.xz"
     with lzma.open(path, "rt", encoding="utf-8") as file:
         originals = json.load(file)
-    for original, trajectory in zip(originals, trajectories(path), strict=True):
+    finance = [t for t in published["sequential"] if t.extra["traject-bench"]["domain"] == "Finance"]
+    for original, trajectory in zip(originals, finance, strict=True):
         turns = [m for m in trajectory.messages if isinstance(m, AssistantMessage) and m.tool_calls]
         outputs = [m.content for m in trajectory.messages if isinstance(m, ToolMessage)]
         assert outputs == [s["executed_output"] for s in original["tool list"]]
@@ -246,7 +241,6 @@ PARTS = {"query": st.text(max_size=9) | JUNK, "tool list": STEPS | JUNK, "final_
 
 
 @given(anything=JUNK | st.fixed_dictionaries(PARTS, optional={"trajectory_type": JUNK, "sequence_name": JUNK}))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_is_converted_whole_or_rejected(domain: Domain, anything: Any) -> None:
     try:
         trajectory = FORMAT.convert_record(anything, "r", domain)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import tau_bench
@@ -155,7 +155,6 @@ PARTS = {"prompt": MESSAGES | JUNK, "completion": MESSAGES | JUNK}
 
 
 @given(JUNK | st.fixed_dictionaries(PARTS, optional={"tools": JUNK}))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_converted_whole_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

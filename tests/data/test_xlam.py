@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data.records import RecordError
@@ -146,7 +146,6 @@ FIELD = LISTS | LISTS.map(json.dumps) | JSON
 
 
 @given(JSON | st.fixed_dictionaries({"query": st.just("x"), "tools": FIELD, "answers": FIELD}, optional={"id": JSON}))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_comes_back_as_it_was_or_is_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     assert FORMAT.write is not None

@@ -73,7 +73,7 @@ def umi() -> Callable[..., Done]:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Runs ``umi`` in this process: no imports to wait for, and what it uses can be replaced."""
-    monkeypatch.setattr("alpha_umi.cli.use_all_cores", lambda: None)
+    monkeypatch.setattr("alpha_umi.compute.use_all_cores", lambda: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "200")
     for voice in MAX_NEW_TOKENS:

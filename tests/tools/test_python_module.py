@@ -229,7 +229,7 @@ def said(observation: Observation) -> str:
 
 def test_functions_are_tools_and_calls_give_their_results(source: PythonModuleSource) -> None:
     assert source.tools[0].schema == (
-        '{"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": '
+        '{"description": "Adds.", "name": "add", "parameters": {"type": "object", "properties": '
         '{"a": {"type": "integer", "description": "The first."}, "b": {"type": "integer", "default": 2}}, '
         '"required": ["a"]}}'
     )

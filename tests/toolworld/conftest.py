@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from alpha_umi.toolworld import SPLITS, Task, make_tasks, solve
+from alpha_umi.toolworld import SPLITS, Task, make_task, make_tasks, solve
 from alpha_umi.trajectory import Trajectory
 
 ALL_SPLITS = ("train", *SPLITS)
@@ -21,12 +21,14 @@ def solved(tasks: dict[str, list[Task]]) -> dict[str, list[tuple[Task, Trajector
 
 
 @pytest.fixture(scope="session")
-def training_tasks() -> list[Task]:
-    """A few thousand training tasks."""
-    return list(make_tasks("train", 2500, seed=11))
+def training_tasks(tasks: dict[str, list[Task]]) -> list[Task]:
+    """More than a thousand training tasks: those above and some that follow."""
+    more = (make_task("train", index, seed=5) for index in range(len(tasks["train"]), 1200))
+    return [*tasks["train"], *more]
 
 
 @pytest.fixture(scope="session")
-def training(training_tasks: list[Task]) -> list[Trajectory]:
+def training(training_tasks: list[Task], solved: dict[str, list[tuple[Task, Trajectory]]]) -> list[Trajectory]:
     """Their trajectories."""
-    return list(map(solve, training_tasks))
+    before = [trajectory for _, trajectory in solved["train"]]
+    return [*before, *map(solve, training_tasks[len(before) :])]

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.toolworld import load_catalogue, make_tasks
@@ -69,7 +69,6 @@ def test_as_many_tools_are_offered_as_were_asked_for(count: int):
     assert len({tool.name for tool in tools}) == len(tools) == count
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.text())
 def test_any_query_is_offered_tools_always_the_same(query: str):
     tools = relevant_tools(query)
@@ -152,17 +151,18 @@ def test_a_tool_that_is_not_offered_is_unknown():
         assert json.loads(world.call(name, {})) == {"error": f"no tool named {name}"}
 
 
-@settings(max_examples=300, deadline=None)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
 @given(st.data())
 def test_no_arguments_break_it(data: st.DataObject):
     api = data.draw(st.sampled_from(TRAINING))
-    values = st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-        max_leaves=4,
-    )
     names = [param.name for param in api.params]
-    arguments = some_arguments(api, Random(0)) | data.draw(st.dictionaries(st.sampled_from(names), values, max_size=3))
+    arguments = some_arguments(api, Random(0)) | data.draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=3))
     reply = json.loads(_EVERYTHING.call(api.name, arguments))
     assert isinstance(reply, dict)
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.errors import ToolError
@@ -41,7 +41,6 @@ def calls(draw: st.DrawFn) -> tuple[Task, str, dict[str, object]]:
     return task, tool.name, draw(st.dictionaries(names, JSON | st.sampled_from(known), max_size=4))
 
 
-@settings(max_examples=300, deadline=None)
 @given(calls())
 def test_any_arguments_get_a_json_object_and_never_an_exception(call):
     task, name, arguments = call
@@ -151,7 +150,6 @@ def test_a_fault_happens_at_the_planned_call_whatever_the_arguments():
     assert "error" not in json.loads(world.call(name, arguments))
 
 
-@settings(max_examples=150, deadline=None)
 @given(calls())
 def test_what_the_schema_refuses_the_world_refuses_too(call):
     task, name, arguments = call

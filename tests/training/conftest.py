@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alpha_umi.run_directory import load_tokenizer, shipped_base
 from alpha_umi.toolworld import make_tasks, solve
+from alpha_umi.training.glpft import train
 from alpha_umi.training.recipe import GlpftRecipe, parse_recipe
 from alpha_umi.trajectory import Trajectory, write_jsonl
 from alpha_umi.transcript import Renderer
@@ -41,7 +43,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase) -> Renderer:
 @pytest.fixture(scope="package")
 def trajectories() -> list[Trajectory]:
     """Short training episodes."""
-    return [solve(task) for task in make_tasks("train", 24, seed=3, easy=0.5)]
+    return [solve(task) for task in make_tasks("train", 12, seed=3, easy=0.5)]
 
 
 @pytest.fixture(scope="package")
@@ -52,23 +54,39 @@ def data(trajectories: list[Trajectory], tmp_path_factory: pytest.TempPathFactor
     return path
 
 
+def tiny_recipe(data: Path, out: Path, /, system: str = "umi", **changes: Any) -> GlpftRecipe:
+    """A recipe that trains a few steps in about a second; keyword arguments replace keys, None removes them."""
+    content: dict[str, Any] = {
+        "task": "glpft", "system": system, "out": str(out), "backbone": TINY, "data": {"source": str(data)},
+        "batch_tokens": 512, "max_length": 512, "precision": "fp32", "threads": 1,
+        "global_stage": {"steps": 3, "optimization": MUON},
+    }  # fmt: skip
+    if system in ("umi", "multi-one-stage"):
+        content["local_stage"] = {"steps": 2, "optimization": MUON}
+    if system == "multi-one-stage":
+        del content["global_stage"]
+    content |= changes
+    recipe = parse_recipe({key: value for key, value in content.items() if value is not None})
+    assert isinstance(recipe, GlpftRecipe)
+    return recipe
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, data: Path) -> Callable[..., GlpftRecipe]:
-    """Makes recipes that train a few steps in about a second; keyword arguments replace keys, None removes them."""
+    """Makes tiny recipes; the run goes to `run` in the test's own folder, if no ``out`` is given."""
+    return partial(tiny_recipe, data, tmp_path / "run")
 
-    def make(system: str = "umi", **changes: Any) -> GlpftRecipe:
-        content: dict[str, Any] = {
-            "task": "glpft", "system": system, "out": str(tmp_path / "run"), "backbone": TINY,
-            "data": {"source": str(data)}, "batch_tokens": 1024, "max_length": 512, "precision": "fp32", "threads": 1,
-            "global_stage": {"steps": 3, "optimization": MUON},
-        }  # fmt: skip
-        if system in ("umi", "multi-one-stage"):
-            content["local_stage"] = {"steps": 2, "optimization": MUON}
-        if system == "multi-one-stage":
-            del content["global_stage"]
-        content |= changes
-        recipe = parse_recipe({key: value for key, value in content.items() if value is not None})
-        assert isinstance(recipe, GlpftRecipe)
-        return recipe
 
-    return make
+@pytest.fixture(scope="package")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives the finished run of a tiny recipe, trained once for all tests: to be read, and copied to be changed."""
+    runs: dict[str, Path] = {}
+
+    def run(system: str = "umi", **changes: Any) -> Path:
+        key = f"{system} {changes}"
+        if key not in runs:
+            runs[key] = tmp_path_factory.mktemp("finished") / "run"
+            train(tiny_recipe(data, runs[key], system, **changes))
+        return runs[key]
+
+    return run

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from alpha_umi.errors import RecipeError, RunDirectoryError, UserError
-from alpha_umi.run_directory import RunInfo, load_run, read_info
+from alpha_umi.run_directory import load_run, read_info
 from alpha_umi.training.glpft import Progress, train
 from alpha_umi.training.recipe import GlpftRecipe
 from alpha_umi.trajectory import Trajectory, write_jsonl
@@ -31,6 +31,7 @@ from alpha_umi.transcript import ROLES
 from tests.tokenizers import chatml, without_markers
 
 Tiny = Callable[..., GlpftRecipe]
+Finished = Callable[..., Path]
 
 
 class Killed(Exception):
@@ -78,9 +79,8 @@ def test_every_system_trains_and_loads(tiny: Tiny, tmp_path: Path, system: str):
     assert system in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_three_roles_differ_from_the_backbone_and_from_each_other(tiny: Tiny, tmp_path: Path):
-    train(tiny())
-    folders = [tmp_path / "run" / name for name in ("backbone", *ROLES)]
+def test_the_three_roles_differ_from_the_backbone_and_from_each_other(finished: Finished):
+    folders = [finished() / name for name in ("backbone", *ROLES)]
     assert not any(equal(a, b) for n, a in enumerate(folders) for b in folders[n + 1 :])
 
 
@@ -102,10 +102,11 @@ def test_without_a_global_stage_the_roles_start_from_the_backbone_itself(tiny: T
         torch.testing.assert_close(tensor, weights(tmp_path / "run" / "backbone")[name], rtol=0, atol=1e-9)
 
 
-def test_the_run_says_what_it_cost(tiny: Tiny, tmp_path: Path):
-    info = train(tiny())
+def test_the_run_says_what_it_cost(finished: Finished):
+    info = read_info(finished())
+    assert info is not None
+    lines = [json.loads(text) for text in (finished() / "metrics.jsonl").read_text().splitlines()]
     for name, cost in info.costs.items():
-        lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
         mine = [line for line in lines if name == "/".join(filter(None, (line["stage"], line["role"])))]
         assert cost["tokens_forwarded"] == sum(line["tokens"] for line in mine)
         assert cost["loss_tokens"] == sum(line["loss_tokens"] for line in mine)
@@ -121,9 +122,8 @@ def test_two_runs_of_one_recipe_are_the_same(tiny: Tiny, tmp_path: Path):
     assert last_losses(tmp_path / "a") == last_losses(tmp_path / "b")
 
 
-def test_a_run_directory_holds_no_pickle(tiny: Tiny, tmp_path: Path):
-    train(tiny())
-    files = {path.relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*") if path.is_file()}
+def test_a_run_directory_holds_no_pickle(finished: Finished):
+    files = {path.relative_to(finished()) for path in finished().rglob("*") if path.is_file()}
     kinds = {path.suffix for path in files}
     assert not kinds & {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}, sorted(files)
     assert {path.parent.name for path in files if path.name == "model.safetensors"} == {"backbone", *ROLES}
@@ -133,31 +133,29 @@ def test_a_run_directory_holds_no_pickle(tiny: Tiny, tmp_path: Path):
 # ---- one global stage for several runs
 
 
-def test_the_global_stage_of_another_run_can_be_used(tiny: Tiny, tmp_path: Path):
-    train(tiny(out=str(tmp_path / "first")))
-    info = train(tiny(out=str(tmp_path / "second"), global_stage=None, stage_1=str(tmp_path / "first")))
+def test_the_global_stage_of_another_run_can_be_used(tiny: Tiny, tmp_path: Path, finished: Finished):
+    info = train(tiny(global_stage=None, stage_1=str(finished())))
     assert info.done == [f"local/{role}" for role in ROLES]
-    assert all(equal(tmp_path / "first" / part, tmp_path / "second" / part) for part in ("backbone", *ROLES))
-    load_run(tmp_path / "second")
+    assert all(equal(finished() / part, tmp_path / "run" / part) for part in ("backbone", *ROLES))
+    load_run(tmp_path / "run")
 
 
-def test_a_run_without_a_global_stage_gives_none(tiny: Tiny, tmp_path: Path):
-    train(tiny("multi-one-stage", out=str(tmp_path / "first")))
-    with pytest.raises(RunDirectoryError, match="first has no finished global stage"):
-        train(tiny(global_stage=None, stage_1=str(tmp_path / "first")))
+def test_a_run_without_a_global_stage_gives_none(tiny: Tiny, finished: Finished):
+    with pytest.raises(RunDirectoryError, match="run has no finished global stage"):
+        train(tiny(global_stage=None, stage_1=str(finished("multi-one-stage"))))
 
 
-def test_a_global_stage_of_another_renderer_is_refused(tiny: Tiny, tmp_path: Path):
-    train(tiny("single-multitask", out=str(tmp_path / "first"), observation_tokens=128))
-    with pytest.raises(RunDirectoryError, match="first was trained with another renderer"):
-        train(tiny(global_stage=None, stage_1=str(tmp_path / "first")))
+def test_a_global_stage_of_another_renderer_is_refused(tiny: Tiny, finished: Finished):
+    with pytest.raises(RunDirectoryError, match="run was trained with another renderer"):
+        train(tiny(global_stage=None, stage_1=str(finished("single-multitask")), observation_tokens=128))
 
 
 # ---- the same directory again
 
 
-def test_a_finished_run_is_not_trained_again(tiny: Tiny, tmp_path: Path):
-    first = train(tiny())
+def test_a_finished_run_is_not_trained_again(tiny: Tiny, tmp_path: Path, finished: Finished):
+    shutil.copytree(finished(), tmp_path / "run")
+    first = read_info(tmp_path / "run")
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "run").rglob("*")}
     again = train(tiny(), kill_at("global", 1))
     after = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "run").rglob("*")}
@@ -170,7 +168,7 @@ def test_a_finished_run_is_not_trained_again(tiny: Tiny, tmp_path: Path):
     ("changes", "named"),
     [
         ({"seed": 1}, "seed"),
-        ({"batch_tokens": 512, "max_length": 256}, "batch_tokens, max_length"),
+        ({"batch_tokens": 1024, "max_length": 256}, "batch_tokens, max_length"),
         ({"global_stage": {"steps": 4}}, "global_stage"),
         ({"backbone": {"hidden": 64}}, "backbone"),
     ],
@@ -208,8 +206,8 @@ def edit(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (run / "run.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_a_run_of_another_renderer_is_neither_used_nor_gone_on_with(tiny: Tiny, tmp_path: Path):
-    train(tiny("single-multitask"))
+def test_a_run_of_another_renderer_is_neither_used_nor_gone_on_with(tiny: Tiny, tmp_path: Path, finished: Finished):
+    shutil.copytree(finished("single-multitask"), tmp_path / "run")
     edit(tmp_path / "run", lambda content: content["renderer"].update(fingerprint="0123456789abcdef"))
     with pytest.raises(RunDirectoryError, match=r"another renderer or tokenizer .0123456789abcdef"):
         load_run(tmp_path / "run")
@@ -237,8 +235,8 @@ def test_what_is_no_finished_run_is_not_loaded(tiny: Tiny, tmp_path: Path):
         load_run(tmp_path / "run")
 
 
-def test_a_damaged_model_is_named(tiny: Tiny, tmp_path: Path):
-    train(tiny("single-multitask"))
+def test_a_damaged_model_is_named(tmp_path: Path, finished: Finished):
+    shutil.copytree(finished("single-multitask"), tmp_path / "run")
     file = tmp_path / "run" / "backbone" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(UserError, match=r"no model can be loaded from '.*backbone'"):
@@ -271,19 +269,9 @@ LONGER = {"global_stage": {"steps": 6}, "local_stage": {"steps": 3}, "data": {"s
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+def uninterrupted(finished: Finished) -> Path:
     """The run that the interrupted ones are compared with."""
-    from alpha_umi.training.recipe import parse_recipe
-    from tests.training.conftest import TINY
-
-    out = tmp_path_factory.mktemp("whole") / "run"
-    recipe = parse_recipe({
-        "task": "glpft", "system": "umi", "out": str(out), "backbone": TINY, "batch_tokens": 1024, "max_length": 512,
-        "precision": "fp32", "threads": 1, **LONGER,
-    })  # fmt: skip
-    assert isinstance(recipe, GlpftRecipe)
-    train(recipe)
-    return out
+    return finished(**LONGER)
 
 
 def test_a_log_line_that_was_cut_off_goes(tiny: Tiny, tmp_path: Path):
@@ -295,8 +283,8 @@ def test_a_log_line_that_was_cut_off_goes(tiny: Tiny, tmp_path: Path):
     assert len(last_losses(tmp_path / "run")) == 3 + 3 * 2
 
 
-def test_what_a_kill_left_behind_goes(tiny: Tiny, tmp_path: Path):
-    train(tiny())
+def test_what_a_kill_left_behind_goes(tiny: Tiny, tmp_path: Path, finished: Finished):
+    shutil.copytree(finished(), tmp_path / "run")
     left = tmp_path / "run" / "checkpoints" / "local-caller" / "checkpoint-0000001"
     left.mkdir(parents=True)
     train(tiny())
@@ -309,11 +297,10 @@ def test_minutes_become_steps_once(tiny: Tiny, tmp_path: Path):
         checkpoint_seconds=1e9,
     )  # fmt: skip
     with pytest.raises(Killed):
-        train(recipe, kill_at("global", 2))
+        train(recipe, kill_at("global", 1))
     info = read_info(tmp_path / "run")
     assert info is not None
-    steps = info.budget["global"]
-    assert steps >= 2
+    assert info.budget["global"] >= 1
     before = last_losses(tmp_path / "run")
     edit(tmp_path / "run", lambda content: content["budget"].update({"global": 5, "local": 3}))
     info = train(recipe)
@@ -455,10 +442,9 @@ def test_weights_in_a_pickle_are_not_loaded(tiny: Tiny, tmp_path: Path, qwen3: s
         train(tiny("single-multitask", backbone=qwen3))
 
 
-def test_infos_that_were_saved_read_back(tiny: Tiny, tmp_path: Path):
-    info = train(tiny("single"))
-    assert read_info(tmp_path / "run") == info
-    assert isinstance(info, RunInfo)
+def test_infos_say_which_versions_made_the_run(finished: Finished):
+    info = read_info(finished("single"))
+    assert info is not None
     assert (
         info.versions["torch"] == torch.__version__
         or info.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]

@@ -7,7 +7,7 @@ import random
 from importlib import resources
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
@@ -35,7 +35,6 @@ def test_its_files_are_in_the_package():
     assert (base / "tokenizer_config.json").is_file()
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_comes_back(text: str):
     renderer = Renderer(load_once())
@@ -52,7 +51,6 @@ def load_once() -> PreTrainedTokenizerBase:
     return _LOADED[0]
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text(st.sampled_from('<|>{}":, \n_-.0aZé東🙂\t')))
 def test_text_of_marks_and_spaces_comes_back(text: str):
     renderer = Renderer(load_once())

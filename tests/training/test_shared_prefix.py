@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from alpha_umi.toolworld import make_tasks, solve
 from alpha_umi.training.loop import Row
 from alpha_umi.training.shared_prefix import SpanLosses, SpanObjective, collate_spans
 from alpha_umi.training.targets import make_row
+from alpha_umi.trajectory import Trajectory
 from alpha_umi.transcript import ROLES, Renderer, Role
 from tests.models import random_adapters
 from tests.tokenizers import chatml, nano
@@ -43,16 +45,19 @@ MODELS = {
 }
 
 
+@cache
+def various() -> list[Trajectory]:
+    """The shortest of each kind: some with several steps, one with parallel calls, one that is asked back."""
+    kinds = ("chain", "parallel", "single", "missing", "impossible")
+    solved = [solve(task) for task in make_tasks("train", 150, seed=3) if task.kind in kinds]
+    of_kind = {kind: [one for one in solved if one.extra["toolworld"]["kind"] == kind] for kind in kinds}
+    return [min(of_kind[kind], key=lambda one: len(one.to_json())) for kind in kinds]
+
+
 def rows(renderer: Renderer, roles: Sequence[Role] = ROLES) -> list[Row]:
-    """Some with several steps, one with parallel calls, one that is asked back, of different lengths."""
-    wanted = {"chain": 1, "parallel": 1, "single": 1, "missing": 1, "impossible": 1}
-    made: list[Row] = []
-    for task in make_tasks("train", 400, seed=3):
-        if wanted.get(task.kind):
-            wanted[task.kind] -= 1
-            row = make_row(renderer.render(solve(task)), roles)
-            made += [row] if row else []
-    assert len(made) >= 3, wanted
+    """The rows of those in which one of the roles speaks."""
+    made = [row for trajectory in various() if (row := make_row(renderer.render(trajectory), roles))]
+    assert len(made) >= 3
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,9 @@ from peft import PeftModel
 from alpha_umi.errors import RecipeError, RunDirectoryError, UserError
 from alpha_umi.run_directory import load_model, load_run
 from alpha_umi.training.glpft import Progress, train
-from alpha_umi.training.recipe import GlpftRecipe
 from alpha_umi.transcript import ROLES, Role
-from tests.training.test_glpft import Killed, kill_at, last_losses
+from tests.training.test_glpft import Finished, Killed, Tiny, kill_at, last_losses
 
-Tiny = Callable[..., GlpftRecipe]
 ADAPTER = {"rank": 4, "optimization": {"learning_rate": 1e-2}}
 
 
@@ -45,17 +43,15 @@ def test_several_variants_come_from_one_global_stage(tiny: Tiny, tmp_path: Path)
 
 
 @pytest.mark.parametrize("variant", ["lora", "alora"])
-def test_peft_itself_loads_an_adapter_and_computes_the_same(tiny: Tiny, tmp_path: Path, variant: str):
-    train(tiny(local_stage=local(variant)))
-    run = load_run(tmp_path / "run")
+def test_peft_itself_loads_an_adapter_and_computes_the_same(finished: Finished, variant: str):
+    folder = finished(local_stage=local(variant))
+    run = load_run(folder)
     assert run.adapters is not None
     role: Role = "caller"
     header = run.renderer.markers.headers[role]
     ids = torch.tensor([[9, 10, 11, *header, 12, 13]])
     start = 3 if variant == "alora" else 0
-    peft = PeftModel.from_pretrained(
-        load_model(str(tmp_path / "run" / "backbone")), str(tmp_path / "run" / variant / role)
-    )
+    peft = PeftModel.from_pretrained(load_model(str(folder / "backbone")), str(folder / variant / role))
     route = {role: torch.arange(start, ids.shape[1])}
     with torch.no_grad(), run.adapters.routed(route):
         ours = run.models[role](ids, use_cache=False).logits
@@ -66,10 +62,11 @@ def test_peft_itself_loads_an_adapter_and_computes_the_same(tiny: Tiny, tmp_path
     assert torch.equal(ours[:, :start], bare[:, :start])
 
 
-def test_a_single_role_is_trained_again_and_the_others_stay_byte_for_byte(tiny: Tiny, tmp_path: Path):
+def test_a_single_role_is_trained_again_and_the_others_stay_byte_for_byte(
+    tiny: Tiny, tmp_path: Path, finished: Finished
+):
     for variant in ("alora", "full"):
-        first, second = tmp_path / f"{variant}-1", tmp_path / f"{variant}-2"
-        train(tiny(out=str(first), local_stage=local(variant)))
+        first, second = finished(local_stage=local(variant)), tmp_path / variant
         train(
             tiny(
                 out=str(second), stage_1=str(first), global_stage=None, data={"source": "toolworld", "seed": 5},
@@ -96,20 +93,17 @@ def test_a_killed_local_stage_goes_on_to_the_same_adapters(tiny: Tiny, tmp_path:
     assert last_losses(tmp_path / "whole") == last_losses(tmp_path / "part")
 
 
-def test_an_adapter_of_another_backbone_is_refused(tiny: Tiny, tmp_path: Path):
-    for name, seed in (("a", 0), ("b", 1)):
-        train(tiny(out=str(tmp_path / name), seed=seed, local_stage=local("alora")))
-    adapter = tmp_path / "b" / "alora" / "planner"
-    for path in (tmp_path / "a" / "alora" / "planner").iterdir():
-        (adapter / path.name).write_bytes(path.read_bytes())
+def test_an_adapter_of_another_backbone_is_refused(tiny: Tiny, tmp_path: Path, finished: Finished):
+    train(tiny(out=str(tmp_path / "b"), seed=1, local_stage=local("alora")))
+    theirs = finished(local_stage=local("alora")) / "alora" / "planner"
+    shutil.copytree(theirs, tmp_path / "b" / "alora" / "planner", dirs_exist_ok=True)
     with pytest.raises(RunDirectoryError, match=r"planner: the adapter is for another backbone \(\w+, here \w+\)"):
         load_run(tmp_path / "b")
 
 
-def test_a_variant_that_was_not_trained_is_named(tiny: Tiny, tmp_path: Path):
-    train(tiny(local_stage=local("alora")))
+def test_a_variant_that_was_not_trained_is_named(finished: Finished):
     with pytest.raises(RunDirectoryError, match="has no variant 'lora'; it has alora"):
-        load_run(tmp_path / "run", "lora")
+        load_run(finished(local_stage=local("alora")), "lora")
 
 
 def test_a_layer_that_is_not_there_is_named(tiny: Tiny):
@@ -118,14 +112,14 @@ def test_a_layer_that_is_not_there_is_named(tiny: Tiny):
         train(tiny(local_stage=local("lora", adapter=adapter)))
 
 
-def test_a_role_left_out_has_to_come_from_somewhere(tiny: Tiny, tmp_path: Path):
+def test_a_role_left_out_has_to_come_from_somewhere(tiny: Tiny, tmp_path: Path, finished: Finished):
     with pytest.raises(RecipeError, match=r"leaves out a role: give 'stage_1'"):
         tiny(local_stage=local("alora", roles=["caller"]))
-    train(tiny(out=str(tmp_path / "a"), local_stage=local("full")))
+    first = finished(local_stage=local("full"))
     with pytest.raises(RunDirectoryError, match="has no alora planner to take"):
         train(
             tiny(
-                out=str(tmp_path / "b"), stage_1=str(tmp_path / "a"), global_stage=None,
+                out=str(tmp_path / "b"), stage_1=str(first), global_stage=None,
                 local_stage=local("alora", roles=["caller"]),
             )
         )  # fmt: skip

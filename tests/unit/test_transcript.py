@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -42,9 +43,6 @@ from alpha_umi.transcript import (
     single_text,
 )
 from tests.tokenizers import Sample, chatml, letters_only, llama3, nano, samples, without_markers
-
-settings.register_profile("transcript", derandomize=True, database=None, deadline=None, max_examples=120)
-PROPERTY = settings.get_profile("transcript")
 
 every_tokenizer = pytest.mark.parametrize("sample", samples(), ids=str)
 every_voice = pytest.mark.parametrize("voices", ["roles", "single"])
@@ -157,6 +155,12 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
     return Trajectory(tuple(draw(st.lists(tools, max_size=2))), tuple(messages))
 
 
+@cache
+def renderer_of(sample: Sample, voices: Voices = "roles") -> Renderer:
+    """The sample's renderer; it isn't changed by what it renders."""
+    return Renderer(sample.tokenizer, voices)
+
+
 def spans(renderer: Renderer, message: AssistantMessage) -> dict[str, str]:
     """The decoded text of each span that a lone turn renders to, by who speaks."""
     transcript = renderer.render(Trajectory((), (message,)))
@@ -172,7 +176,6 @@ def special_ids(sample: Sample) -> set[int]:
 # ---- segments, spans and the loss -----------------------------------------------------------------------------------
 
 
-@PROPERTY
 @given(voices=either_voice, trajectory=trajectories())
 def test_rendering_some_turns_is_a_prefix_of_rendering_more(voices: Voices, trajectory: Trajectory) -> None:
     first = 1 if trajectory.messages and isinstance(trajectory.messages[0], SystemMessage) else 0
@@ -186,7 +189,6 @@ def test_rendering_some_turns_is_a_prefix_of_rendering_more(voices: Voices, traj
             assert part.segments == whole.cut(len(part.ids)).segments
 
 
-@PROPERTY
 @given(voices=either_voice, trajectory=trajectories())
 def test_segments_tile_the_transcript_and_the_loss_is_what_roles_wrote(voices: Voices, trajectory: Trajectory) -> None:
     for sample in samples():
@@ -194,7 +196,7 @@ def test_segments_tile_the_transcript_and_the_loss_is_what_roles_wrote(voices: V
 
 
 def check_segments(sample: Sample, voices: Voices, trajectory: Trajectory) -> None:
-    renderer = Renderer(sample.tokenizer, voices)
+    renderer = renderer_of(sample, voices)
     transcript = renderer.render(trajectory)
     markers = find_markers(sample.tokenizer)
     at = len(markers.start)
@@ -278,7 +280,6 @@ def test_cutting_keeps_whole_segments() -> None:
 # ---- reading back what was rendered ---------------------------------------------------------------------------------
 
 
-@PROPERTY
 @given(turn=decided_turns | other_turns)
 def test_what_the_three_roles_wrote_reads_back(turn: AssistantMessage) -> None:
     for sample in samples():
@@ -289,7 +290,7 @@ def test_what_the_three_roles_wrote_reads_back(turn: AssistantMessage) -> None:
 
 def check_roles(sample: Sample, turn: AssistantMessage) -> None:
     normal = sample.normal
-    written = spans(Renderer(sample.tokenizer), turn)
+    written = spans(renderer_of(sample), turn)
     rationale, decision = parse_planner(written["planner"])
     assert normal(rationale) == normal(turn.reasoning_content or "")
     assert decision == turn.decision
@@ -300,7 +301,6 @@ def check_roles(sample: Sample, turn: AssistantMessage) -> None:
         same_calls(sample, parse_calls(written["caller"]), turn.tool_calls)
 
 
-@PROPERTY
 @given(turn=decided_turns | other_turns)
 def test_what_the_single_voice_wrote_reads_back(turn: AssistantMessage) -> None:
     for sample in samples():
@@ -314,7 +314,7 @@ _MARK_LINE = re.compile(r"(?:\A|\n)(Call|Answer|Give up): ")
 
 def check_single(sample: Sample, turn: AssistantMessage) -> None:
     normal = sample.normal
-    read = parse_single(spans(Renderer(sample.tokenizer, "single"), turn)["assistant"])
+    read = parse_single(spans(renderer_of(sample, "single"), turn)["assistant"])
     assert normal(read.reasoning_content or "") == normal(turn.reasoning_content or "")
     assert read.decision == turn.decision
     assert normal(read.content or "") == normal(turn.content or "")
@@ -337,7 +337,6 @@ def same_calls(sample: Sample, read: tuple[ToolCall, ...], given: tuple[ToolCall
     ]
 
 
-@PROPERTY
 @given(calls=call_lists(), broken=texts, first=st.integers(0, 9))
 def test_a_malformed_call_spoils_none_before_it(calls: tuple[ToolCall, ...], broken: str, first: int) -> None:
     assume(broken and '{"name": ' not in broken)
@@ -355,7 +354,6 @@ def test_a_malformed_call_spoils_none_after_it() -> None:
     assert read[1].arguments == '{"a": "\\n"}'
 
 
-@PROPERTY
 @given(turn=decided_turns)
 def test_a_turn_reads_back_from_its_text(turn: AssistantMessage) -> None:
     assert parse_planner(planner_text(turn)) == (turn.reasoning_content or "", turn.decision)
@@ -379,7 +377,6 @@ def almost_calls(draw: st.DrawFn) -> str:
     return text
 
 
-@PROPERTY
 @given(text=almost_calls() | ragged | any_text)
 def test_reading_never_raises_and_loses_nothing(text: str) -> None:
     calls = parse_calls(text)
@@ -442,20 +439,18 @@ def test_only_a_last_line_of_its_own_decides(text: str, decision: Decision | Non
 
 
 @every_tokenizer
-@PROPERTY
 @given(text=texts)
 def test_no_text_becomes_a_special_token(sample: Sample, text: str) -> None:
-    renderer = Renderer(sample.tokenizer)
+    renderer = renderer_of(sample)
     ids = renderer.encode(text)
     assert special_ids(sample).isdisjoint(ids)
     assert sample.normal(renderer.decode(ids)) == sample.normal(text)
 
 
-@PROPERTY
 @given(voices=either_voice, trajectory=trajectories())
 def test_nobody_speaks_as_somebody_else(voices: Voices, trajectory: Trajectory) -> None:
     for sample in samples():
-        renderer = Renderer(sample.tokenizer, voices)
+        renderer = renderer_of(sample, voices)
         transcript = renderer.render(trajectory)
         for segment in transcript.segments:
             span = transcript.ids[segment.span_start : segment.span_stop]
@@ -463,7 +458,6 @@ def test_nobody_speaks_as_somebody_else(voices: Voices, trajectory: Trajectory) 
         assert transcript.ids.count(renderer.markers.end) == len(transcript.segments)
 
 
-@PROPERTY
 @given(text=texts)
 def test_markers_that_the_tokenizer_does_not_call_special_are_kept_out_too(text: str) -> None:
     tokenizer = _plain_chatml
@@ -476,7 +470,6 @@ def test_markers_that_the_tokenizer_does_not_call_special_are_kept_out_too(text:
 _plain_chatml = chatml(markers_are_special=False)
 
 
-@PROPERTY
 @given(voices=either_voice, text=ragged)
 def test_half_a_surrogate_pair_renders(voices: Voices, text: str) -> None:
     calls = (ToolCall("a", text, text), ToolCall("b", text, text, malformed=True))
@@ -484,13 +477,12 @@ def test_half_a_surrogate_pair_renders(voices: Voices, text: str) -> None:
     schema = Tool(json.dumps({"name": "f", "description": text}, ensure_ascii=False))
     trajectory = Trajectory((schema,), (SystemMessage(text), UserMessage(text), *turns))
     for sample in samples():
-        transcript = Renderer(sample.tokenizer, voices).render(trajectory)
+        transcript = renderer_of(sample, voices).render(trajectory)
         for segment in transcript.segments:
             span = transcript.ids[segment.span_start : segment.span_stop]
             assert special_ids(sample).isdisjoint(span[:-1]), sample.name
 
 
-@PROPERTY
 @given(text=texts)
 def test_a_character_out_of_vocabulary_does_not_become_a_special_token_either(text: str) -> None:
     ids = Renderer(_letters_only).encode(text)
@@ -516,7 +508,6 @@ def test_text_is_whole_whatever_the_tokenizer_was_used_for_before() -> None:
 
 
 @every_tokenizer
-@PROPERTY
 @given(text=texts | st.text(_letters, max_size=300), budget=st.integers(0, 90))
 def test_an_observation_keeps_to_its_budget(sample: Sample, text: str, budget: int) -> None:
     renderer = Renderer(sample.tokenizer, observation_tokens=budget)
@@ -529,7 +520,6 @@ def test_an_observation_keeps_to_its_budget(sample: Sample, text: str, budget: i
 
 
 @every_tokenizer
-@PROPERTY
 @given(words=st.integers(100, 200), budget=st.integers(60, 99))
 def test_a_cut_observation_keeps_head_and_tail_and_says_how_much_is_missing(
     sample: Sample, words: int, budget: int
@@ -549,7 +539,6 @@ def test_a_cut_observation_keeps_head_and_tail_and_says_how_much_is_missing(
 
 
 @every_voice
-@PROPERTY
 @given(text=texts.map(lambda text: text * 3), budget=st.integers(0, 60))
 def test_an_observation_is_the_same_in_training_and_at_run_time(voices: Voices, text: str, budget: int) -> None:
     renderer = Renderer(samples()[0].tokenizer, voices, budget)
@@ -564,10 +553,9 @@ def test_an_observation_is_the_same_in_training_and_at_run_time(voices: Voices, 
 
 
 @every_tokenizer
-@PROPERTY
 @given(data=st.data())
 def test_generated_ids_are_kept(sample: Sample, data: st.DataObject) -> None:
-    renderer = Renderer(sample.tokenizer)
+    renderer = renderer_of(sample)
     end = renderer.markers.end
     ids = data.draw(st.lists(st.integers(0, len(sample.tokenizer) - 1).filter(lambda i: i != end), max_size=8))
     for role in ROLES:
@@ -578,11 +566,10 @@ def test_generated_ids_are_kept(sample: Sample, data: st.DataObject) -> None:
         assert not cut.trained
 
 
-@PROPERTY
 @given(trajectory=trajectories())
 def test_a_transcript_grown_at_run_time_is_the_rendered_one(trajectory: Trajectory) -> None:
     for sample in samples():
-        check_growing(Renderer(sample.tokenizer), trajectory)
+        check_growing(renderer_of(sample), trajectory)
 
 
 def check_growing(renderer: Renderer, trajectory: Trajectory) -> None:
