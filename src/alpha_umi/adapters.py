@@ -132,6 +132,11 @@ class RoleAdapters:
         for layer in self._layers.values():
             layer.fuse()
 
+    @property
+    def fused_bytes(self) -> int:
+        """Memory of what `fuse` has put together, beside the matrices themselves."""
+        return sum(matrix.nbytes for layer in self._layers.values() for matrix in layer.fused or ())
+
     def mask(self, owner: torch.Tensor) -> torch.Tensor:
         """Which ranks count for which token, once `fuse` was called.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
@@ -268,7 +268,6 @@ def test_of_two_tools_with_one_name_the_first_is_the_one_that_is_held_to(
 
 
 @given(st.text(max_size=40), st.sampled_from(list(Decision)))
-@settings(max_examples=150)
 def test_a_planner_may_write_any_text_and_ends_with_its_first_decision(text: str, decision: Decision) -> None:
     renderer, constraint = shared()
     guide = constraint.guide(ask("planner", (WEATHER,)))

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from alpha_umi.bench.episodes import script
+from alpha_umi.bench.inference import PEERS as ways
+from alpha_umi.bench.inference import InferenceBench, bench_inference
 from alpha_umi.bench.shapes import SHAPES, for_role, made_up, read, read_by, step_by_step
 from alpha_umi.bench.train import PEERS, TrainBench, bench_train
 from alpha_umi.errors import DataError, UserError
@@ -63,6 +66,36 @@ def test_every_peer_is_measured_and_the_ratios_follow():
     assert ratios["local_speedup_vs_paper_layout"] == pytest.approx(
         run["layout"]["median_s"] / run["ours"]["median_s"], rel=0.01
     )
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_an_episode_generates_what_its_transcript_has_whoever_speaks(single: bool):
+    for row in made_up(SHAPES["toolbench"], 5, 4096):
+        one = script(row, 1.0, single)
+        spans = sum(s.span_stop - s.span_start for s in row.segments)
+        assert sum(turn.new for turn in one.turns) == spans
+        read = len(one.prompt) + sum(len(turn.after) for turn in one.turns)
+        assert read + spans + len(row.segments) == len(row.ids)
+        steps = sum(s.kind == "planner" for s in row.segments)
+        assert [turn.voice for turn in one.turns].count("assistant") == (steps if single else 0)
+
+
+def test_every_way_of_running_episodes_is_measured_and_the_ratios_follow():
+    settings = InferenceBench(
+        episodes=3, rounds=1, scale=0.05, context=96, hidden=64, layers=1, intermediate=64, rank=2, threads=1
+    )
+    out = bench_inference(settings, ["long"])
+    run, ratios = out["runs"]["long"], out["ratios"]
+    assert set(run) == set(ways)
+    assert run["ours"]["generated"] == run["single"]["generated"] == run["pipeline"]["generated"]
+    assert 1 <= ratios["prefill_per_transcript_token_long"] < 1.5
+    assert ratios["prefill_per_transcript_token_every_step_long"] > 5
+    assert 0.5 < ratios["memory_vs_single_long"] < 1.5  # of a tiny model the process itself is the most
+    assert ratios["episode_latency_vs_single_long"] == pytest.approx(
+        run["ours"]["median_latency_s"] / run["single"]["median_latency_s"], rel=0.1
+    )
+    for key in ("pipeline", "one_at_a_time"):
+        assert ratios[f"episode_throughput_vs_reference_{key}_long"] > 0
 
 
 def test_without_trl_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):

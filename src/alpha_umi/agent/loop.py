@@ -1,8 +1,8 @@
 """Running episodes: many at a time, each by its strategy.
 
-An episode's run is a generator of wishes (`alpha_umi.agent.run`). All spans that are wanted at one time are one call of
-the engine (one for each way of sampling), all tool calls one `asyncio.gather`, and as an episode ends the next is
-admitted.
+An episode's run is a generator of wishes (`alpha_umi.agent.run`). Spans are asked of the engine as they are wanted and
+come as they are complete (`alpha_umi.engines.stream`), all tool calls of a time are one `asyncio.gather`, and as an
+episode ends the next is admitted.
 
 Calls of tools that nobody here executes end the run: they are handed out, and `Episode.observe` takes what came of
 them, so that the episode can go on.
@@ -26,7 +26,8 @@ from alpha_umi.agent.run import Run
 from alpha_umi.agent.steps import Reply, Speak, Steps, UseTools, Wish
 from alpha_umi.agent.strategies import React, Strategy
 from alpha_umi.agent.trace import Trace
-from alpha_umi.engines.base import Engine, Request, Sampling
+from alpha_umi.engines.base import Engine, Sampling
+from alpha_umi.engines.stream import Stream
 from alpha_umi.tools import Approval, Observation
 from alpha_umi.tools.execute import Prepared, perform, prepare
 
@@ -112,6 +113,7 @@ def run_episodes(
     limits, sampling = limits or strategy.limits(), replace(sampling or Sampling(), logprobs=strategy.scored)
     waiting = iter(episodes)
     live: list[_Live] = []
+    stream = Stream[_Live](engine)
     try:
         with contextlib.nullcontext(runner) if runner is not None else asyncio.Runner() as loop:
             while True:
@@ -129,7 +131,7 @@ def run_episodes(
                 for entry in ended:
                     assert entry.reason is not None
                     yield entry.outcome(entry.reason)
-                _generate(engine, live)
+                _generate(stream, live)
                 _use_tools(loop, live, approval, repair)
     finally:
         if not keep:
@@ -164,16 +166,14 @@ def _admitted(waiting: Iterator[Episode], room: int, cancelled: Callable[[], boo
         yield from itertools.islice(waiting, room)
 
 
-def _generate(engine: Engine, live: Sequence[_Live]) -> None:
-    """All spans that are wanted now: one call of the engine for each way of sampling."""
-    wanted: dict[Sampling, list[tuple[_Live, Request]]] = {}
+def _generate(stream: Stream[_Live], live: Sequence[_Live]) -> None:
+    """Asks for all spans that are wanted, and hands out those that are complete."""
     for entry in live:
         if isinstance(entry.wish, Speak):
-            wanted.setdefault(entry.wish.sampling, []).append((entry, entry.wish.request))
-    for sampling, group in wanted.items():
-        made = engine.generate([request for _, request in group], sampling)
-        for (entry, _), generation in zip(group, made, strict=True):
-            entry.send(generation)
+            stream.ask(entry, entry.wish.request, entry.wish.sampling)
+            entry.wish = None
+    for entry, generation in stream.collect():
+        entry.send(generation)
 
 
 def _use_tools(runner: asyncio.Runner, live: Sequence[_Live], approval: Approval, repair: bool) -> None:

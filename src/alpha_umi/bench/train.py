@@ -14,13 +14,7 @@ What is timed is optimizer steps after a warm-up; a step of every peer covers th
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import platform
 import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,13 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from alpha_umi.bench.process import answer, in_a_process, machine, plain, random_backbone, spread
 from alpha_umi.bench.shapes import SHAPES, ShapeName, for_role, made_up, read_by, step_by_step
 from alpha_umi.errors import UserError
 from alpha_umi.transcript import ROLES, Role
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from alpha_umi.training.loop import Row
 
 Peer = Literal["ours", "trl", "trl-plain", "layout"]
@@ -86,7 +79,7 @@ def bench_train(
         found: dict[str, dict[str, float]] = {}
         for peer in PEERS:
             on_peer(f"{shape}: {peer}")
-            found[peer] = _in_a_process(settings, shape, peer)
+            found[peer] = in_a_process(__name__, settings, shape, peer)
         runs[shape] = found
         ours, seconds = found["ours"]["median_s"], {peer: run["median_s"] for peer, run in found.items()}
         ratios |= {
@@ -100,31 +93,7 @@ def bench_train(
             f"paper_layout_tokens_per_transcript_token{suffix}": round(found["ours"]["layout"], 2),
             f"flops_floor_vs_trl_lora_no_checkpointing{suffix}": round(found["ours"]["floor"], 2),
         }
-    return {"ratios": ratios, "runs": runs, "settings": _plain(settings), "machine": _machine(settings.threads)}
-
-
-def _plain(settings: TrainBench) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()}
-
-
-def _machine(threads: int) -> dict[str, Any]:
-    import torch
-
-    return {
-        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": threads,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "torch": torch.__version__,
-    }  # fmt: skip
-
-
-def _in_a_process(settings: TrainBench, shape: ShapeName, peer: Peer) -> dict[str, float]:
-    """A peer by itself, so that its memory is its own."""
-    task = json.dumps({"settings": _plain(settings), "shape": shape, "peer": peer})
-    done = subprocess.run([sys.executable, "-m", __name__], input=task, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(
-            f"{peer} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no output'}"
-        )
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return {"ratios": ratios, "runs": runs, "settings": plain(settings), "machine": machine(settings.threads)}
 
 
 # ---- in the peer's process
@@ -137,10 +106,7 @@ def _measure(settings: TrainBench, shape: ShapeName, peer: Peer) -> dict[str, fl
     torch.manual_seed(0)
     rows = _rows(settings, shape)
     seconds = {"ours": _ours, "layout": _layout}.get(peer, _trl)(settings, rows, peer)
-    out = {
-        "min_s": round(min(seconds), 3), "median_s": round(statistics.median(seconds), 3),
-        "max_s": round(max(seconds), 3), "peak_mb": _peak_mb(),
-    }  # fmt: skip
+    out = spread("s", seconds) | {"peak_mb": _peak_mb()}
     return out | (_counted(settings, rows) if peer == "ours" else {})
 
 
@@ -161,23 +127,11 @@ def _rows(settings: TrainBench, shape: ShapeName) -> list[Row]:
     return made_up(SHAPES[shape], settings.transcripts, settings.vocabulary)
 
 
-def _model(settings: TrainBench) -> PreTrainedModel:
-    from alpha_umi.training.nano import new_model
-    from alpha_umi.training.recipe import NanoShape
-
-    heads = settings.hidden // 64
-    shape = NanoShape(
-        hidden=settings.hidden, layers=settings.layers, heads=heads, kv_heads=max(1, heads // 2),
-        intermediate=settings.intermediate, positions=16384,
-    )  # fmt: skip
-    return new_model(shape, settings.vocabulary, 0)
-
-
 def _counted(settings: TrainBench, rows: Sequence[Row]) -> dict[str, float]:
     """Tokens of the layouts, and how much faster the count of operations allows us to be."""
     from alpha_umi.training.loop import collate
 
-    tokens, model = read_by(rows), _model(settings)
+    tokens, model = read_by(rows), random_backbone(settings)
     weights = sum(p.numel() for p in model.parameters()) - settings.vocabulary * settings.hidden
     spans = sum(s.span_stop - s.start for row in rows for s in row.segments)
     usual = 3 * 4.0 * weights * tokens
@@ -203,7 +157,7 @@ def _ours(settings: TrainBench, rows: Sequence[Row], peer: Peer) -> list[float]:
     from alpha_umi.training.optimizer import Optimization
     from alpha_umi.training.shared_prefix import SpanObjective
 
-    adapters = RoleAdapters(_model(settings), ROLES, AdapterShape(rank=settings.rank))
+    adapters = RoleAdapters(random_backbone(settings), ROLES, AdapterShape(rank=settings.rank))
     objective = SpanObjective(adapters, lambda step: rows, "bf16")
     trainer = Trainer(objective, Optimization(), 1000, Path("/nonexistent"), checkpoint_seconds=float("inf"))
     numbers = iter(range(1, 1000))
@@ -219,7 +173,7 @@ def _layout(settings: TrainBench, rows: Sequence[Row], peer: Peer) -> list[float
 
     total: list[float] = [0.0] * settings.rounds
     for role in ROLES:
-        model: Any = get_peft_model(_model(settings), _lora(settings))  # pyright: ignore[reportArgumentType]
+        model: Any = get_peft_model(random_backbone(settings), _lora(settings))  # pyright: ignore[reportArgumentType]
         losses = TokenLosses(model.get_base_model())
         optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
         samples = sorted((s for row in rows for s in step_by_step(row, role)), key=lambda sample: len(sample.ids))
@@ -281,18 +235,11 @@ def _trl_role(settings: TrainBench, rows: Sequence[Row], role: Role, checkpointi
             use_cpu=not torch.cuda.is_available(), bf16=True,
         )  # fmt: skip
         SFTTrainer(
-            model=_model(settings), args=config, train_dataset=data, callbacks=[Clock()], peft_config=_lora(settings),
-            processing_class=load_tokenizer(str(shipped_base())),
+            model=random_backbone(settings), args=config, train_dataset=data, callbacks=[Clock()],
+            peft_config=_lora(settings), processing_class=load_tokenizer(str(shipped_base())),
         ).train()  # fmt: skip
     return seconds[_WARM_UP:]
 
 
-def _main() -> None:
-    task = json.loads(sys.stdin.read())
-    settings = task["settings"]
-    settings["trajectories"] = settings["trajectories"] and Path(settings["trajectories"])
-    sys.stdout.write(json.dumps(_measure(TrainBench(**settings), task["shape"], task["peer"])) + "\n")
-
-
 if __name__ == "__main__":
-    _main()
+    answer(lambda settings, shape, peer: _measure(TrainBench(**settings), shape, peer))

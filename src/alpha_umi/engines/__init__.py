@@ -3,6 +3,6 @@
 Import an engine from its own module (``alpha_umi.engines.local`` loads torch; this package does not).
 """
 
-from alpha_umi.engines.base import Engine, Generation, Request, Sampling
+from alpha_umi.engines.base import Ending, Engine, Generation, Request, Sampling
 
-__all__ = ["Engine", "Generation", "Request", "Sampling"]
+__all__ = ["Ending", "Engine", "Generation", "Request", "Sampling"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from alpha_umi.errors import UserError
@@ -26,12 +27,14 @@ class Sampling:
         seed: A sampled token is decided by (seed, session, position) and its distribution, whatever else is in the
             batch.
         max_new_tokens: Longest span, its end token included.
+        logprobs: Say how probable each span is, where the engine can.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     max_new_tokens: int = 256
+    logprobs: bool = False
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -76,23 +79,42 @@ class Request:
     conversation: Conversation | None = None
 
 
+class Ending(Enum):
+    """Why a span ended."""
+
+    END = "end"
+    """Its end token came."""
+    LENGTH = "length"
+    """It was cut, by ``max_new_tokens`` or the context."""
+    REPETITION = "repetition"
+    """It was cut, because it had begun to repeat itself; where a grammar holds it, after a legal text if it can be."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """What a voice wrote.
 
     Attributes:
         ids: The span as it was generated, with its end token if that came.
-        finished: Whether the end token came; otherwise the span was cut (by ``max_new_tokens`` or the context).
+        ended: Why it ended.
         prefill_tokens: Tokens of transcript and header that were computed for this request.
         cached_tokens: Tokens of transcript and header that were taken from the cache.
         forced_tokens: Tokens of the span that were not generated, because no other was legal.
+        logprob: Natural log-probability of the generated tokens, under the model alone: at temperature 1 and with
+            nothing forbidden; None if it was not asked for, or can't be told.
     """
 
     ids: tuple[int, ...]
-    finished: bool
+    ended: Ending
     prefill_tokens: int = 0
     cached_tokens: int = 0
     forced_tokens: int = 0
+    logprob: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end token came; otherwise the span was cut."""
+        return self.ended is Ending.END
 
 
 class Engine(Protocol):

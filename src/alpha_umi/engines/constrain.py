@@ -112,6 +112,20 @@ class Guide:
             self._matcher = None
         return self._matcher is None
 
+    def surplus(self, most: int) -> int | None:
+        """How many of the last tokens to take back so that a legal text is left; None if more than ``most`` would be.
+
+        The guide is of no use afterwards.
+        """
+        if self._matcher is None:
+            return 0
+        for count in range(most + 1):
+            if self._matcher.is_accepting():
+                return count
+            if not self._matcher.rollback(1):
+                return None
+        return None
+
     def allowed(self) -> np.ndarray:
         """The tokens that may follow, as bits of an int32 array."""
         if self._matcher is not None:

@@ -12,106 +12,23 @@ Shapes: B rows, S new tokens a row, T slots, V vocabulary, H hidden width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from alpha_umi.engines.constrain import Guide
-from alpha_umi.engines.kv import BatchCache, SessionCache
+from alpha_umi.engines.kv import BatchCache
+from alpha_umi.engines.row import Row
 from alpha_umi.engines.sampling import Chooser
-from alpha_umi.transcript import Voice
 
 VISIBLE_STEP = 64
 ENOUGH_ROWS = 24
 """So many tokens share the fixed costs of a forward on a CPU well enough."""
 _COMPACT_BELOW = 0.75
 
-Forward = Callable[[Sequence["Row"], torch.Tensor, torch.Tensor, torch.Tensor, BatchCache], torch.Tensor]
-Keep = Callable[["Row", torch.Tensor], None]
-
-
-@dataclass
-class Row:
-    """One request on its way through a batch.
-
-    Attributes:
-        number: Of the request.
-        prompt: The transcript and the header.
-        new: Longest span; 0 only computes the prompt.
-        voice: Who speaks,
-        header: and where in the prompt its header starts.
-        guide: Holds the span to its grammar.
-        known: What was computed of the session before,
-        start: of it, how many tokens are the prompt's,
-        version: and its version then.
-        place: Number in the batch.
-        out: The span so far.
-        computed: How many of its tokens have keys and values, or will have them after the prefill.
-        forced: How many of its tokens were not generated, being the only legal ones.
-    """
-
-    number: int
-    session: int
-    prompt: list[int]
-    new: int
-    voice: Voice = "assistant"
-    header: int = 0
-    guide: Guide | None = None
-    known: SessionCache | None = None
-    start: int = 0
-    version: int = 0
-    place: int = 0
-    out: list[int] = field(default_factory=list)
-    computed: int = 0
-    forced: int = 0
-    finished: bool = False
-
-    @property
-    def tail(self) -> int:
-        """Tokens of the prompt to compute."""
-        return len(self.prompt) - self.start
-
-    @property
-    def ahead(self) -> list[int]:
-        """All tokens to compute before the first one is chosen."""
-        return self.prompt[self.start :] + self.out[: self.computed]
-
-    @property
-    def slots(self) -> int:
-        """Slots the row may come to use."""
-        return len(self.prompt) + self.new
-
-    @property
-    def over(self) -> bool:
-        """Whether the span is complete, by its end token or its length."""
-        return self.finished or len(self.out) >= self.new
-
-    @property
-    def ids(self) -> list[int]:
-        """The tokens that have keys and values."""
-        return self.prompt + self.out[: self.computed]
-
-    def begin(self, end: int) -> None:
-        """Puts what the span must begin with before the first choice."""
-        if self.new > 0:
-            self._force(end)
-            self.computed = len(self.out) - self.finished
-
-    def say(self, token: int, end: int) -> None:
-        """Adds a token, and those that must follow it."""
-        self.out.append(token)
-        self.finished = token == end
-        if not self.over:
-            self._force(end)
-
-    def _force(self, end: int) -> None:
-        if self.guide is None:
-            return
-        tokens = self.guide.forced()[: self.new - len(self.out)]
-        self.out += tokens
-        self.forced += len(tokens)
-        self.finished = tokens[-1:] == [end]
+Forward = Callable[[Sequence[Row], torch.Tensor, torch.Tensor, torch.Tensor, BatchCache], torch.Tensor]
+Keep = Callable[[Row, torch.Tensor], None]
 
 
 @dataclass
@@ -127,6 +44,8 @@ class Decoder:
         dtype: Of masks.
         enough: How many tokens a forward costs to begin with.
         read_every: How many tokens may be generated before the host looks at them, where it need not.
+        leave: So many rows may be left unfinished.
+        scored: Whether rows are told how probable their tokens were.
     """
 
     cache: BatchCache
@@ -138,61 +57,77 @@ class Decoder:
     dtype: torch.dtype
     enough: int = ENOUGH_ROWS
     read_every: int = 1
+    scored: bool = False
+    leave: int = 0
 
     def run(self, rows: Sequence[Row], hidden: torch.Tensor) -> None:
-        """Generates until all rows are over; ``hidden`` [B, H] are the states of their last tokens."""
+        """Generates until all rows but ``leave`` are over, which are paused.
+
+        Args:
+            rows: Of the batch.
+            hidden: The states of their last tokens [B, H].
+        """
         for place, row in enumerate(rows):
             row.place = place
         self.cache.select(0, len(rows))
         live = self._guided(list(rows), hidden) if any(row.guide for row in rows) else self._plain(list(rows), hidden)
         for number, row in enumerate(live):
-            self.keep(row, self.cache.kv[:, :, number])
+            if row.over:
+                self.keep(row, self.cache.kv[:, :, number])
+            else:
+                row.pause(self.cache.kv[:, :, number])
 
     # -- all rows in step
 
     def _plain(self, live: list[Row], hidden: torch.Tensor) -> list[Row]:
         device, limit, cache = hidden.device, self.cache.kv.shape[4], self.cache
-        # a row's first generated token takes the slot after its prompt; `stop` is where it may write anything
-        slots = torch.tensor([[len(row.prompt)] for row in live], device=device)
+        # a row's next token takes the slot after those it has; `stop` is where it may write anything
+        said = torch.tensor([len(row.out) for row in live], device=device)
+        starts = [len(row.prompt) + len(row.out) for row in live]
+        slots = torch.tensor(starts, device=device)[:, None]
         stop = torch.tensor([[row.slots] for row in live], device=device)
-        longest = max(len(row.prompt) for row in live)
         mask = attention_mask(slots - 1, limit, self.dtype)  # [B, 1, 1, T]
         blocked = mask.view(len(live), limit)
         zero = torch.zeros(1, 1, dtype=self.dtype, device=device)
         order = torch.arange(len(live), device=device)
         pending: list[torch.Tensor] = []
-        most = max(row.new for row in live)
+        scores: list[torch.Tensor] = []
+        most = max(row.new - len(row.out) for row in live)
         for step in range(most):
-            token = self.choose(self.head(hidden), order, step, False)  # [B]
+            logits = self.head(hidden)
+            token = self.choose(logits, order, said + step, False)  # [B]
             pending.append(token)
+            if self.scored:
+                scores.append(_logprobs(logits, token))
             if len(pending) == self.read_every or step + 1 == most:
-                gone = self._read(live, pending)
-                pending = []
+                gone = self._read(live, pending, scores)
+                pending, scores = [], []
                 if gone:
                     running = [number for number, row in enumerate(live) if not row.over]
-                    if not running:
+                    if len(running) <= self.leave:
                         break
                     if len(running) < _COMPACT_BELOW * len(live):
                         live, moved = self._compact(live, running)
                         keep = torch.tensor(moved, device=device)
                         slots, stop, token, order = slots[keep], stop[keep], token[keep], order[keep]
-                        blocked = blocked[keep]
+                        blocked, said, starts = blocked[keep], said[keep], [starts[number] for number in moved]
                         mask = blocked[:, None, None]
-                        longest = max(len(row.prompt) for row in live)
             blocked.scatter_(1, slots, zero.expand_as(slots))
-            visible = min(round_up(longest + step + 1), limit)
+            visible = min(round_up(max(starts) + step + 1), limit)
             cache.aim(slots, visible)
             hidden = self.forward(live, token[:, None], slots, mask[..., :visible], cache)[:, 0]
             slots = torch.minimum(slots + 1, stop)
         return live
 
-    def _read(self, live: list[Row], pending: list[torch.Tensor]) -> bool:
-        """Gives the rows their tokens; says whether any of them is over."""
+    def _read(self, live: list[Row], pending: list[torch.Tensor], scores: list[torch.Tensor]) -> bool:
+        """Gives the rows their tokens, and their log-probabilities if there are any; says whether a row is over."""
         gone = False
-        for tokens in torch.stack(pending).tolist():
-            for row, token in zip(live, tokens, strict=True):
+        told = torch.stack(scores).tolist() if scores else [[0.0] * len(live)] * len(pending)
+        for tokens, values in zip(torch.stack(pending).tolist(), told, strict=True):
+            for row, token, value in zip(live, tokens, values, strict=True):
                 if not row.over:
                     row.computed = len(row.out)
+                    row.logprob += value
                     row.say(token, self.end)
                 gone = gone or row.over
         return gone
@@ -203,7 +138,7 @@ class Decoder:
         while True:
             self._speak(live, hidden)
             running = [number for number, row in enumerate(live) if not row.over]
-            if not running:
+            if len(running) <= self.leave:
                 return live
             if len(running) < _COMPACT_BELOW * len(live):
                 live, _ = self._compact(live, running)
@@ -214,7 +149,11 @@ class Decoder:
         ready = [number for number, row in enumerate(live) if not row.over and row.computed == len(row.out)]
         if ready:
             rows = [live[number] for number in ready]
-            tokens = self._pick(rows, self.head(hidden if len(ready) == len(live) else hidden[ready]))
+            logits = self.head(hidden if len(ready) == len(live) else hidden[ready])
+            tokens = self._pick(rows, logits)
+            if self.scored:
+                for row, value in zip(rows, _logprobs(logits, torch.tensor(tokens)).tolist(), strict=True):
+                    row.logprob += value
             for row, token in zip(rows, tokens, strict=True):
                 row.say(token, self.end)
 
@@ -277,6 +216,12 @@ class Decoder:
             where[hole] = mover
         self.cache.select(0, size)
         return [live[number] for number in where], where
+
+
+def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities [B] of the tokens [B] that were chosen by logits [B, V]."""
+    chosen = tokens.to(logits.device)[:, None]
+    return (logits.gather(-1, chosen) - logits.logsumexp(-1, keepdim=True))[:, 0]
 
 
 def _held(logits: torch.Tensor, guides: Mapping[int, Guide]) -> torch.Tensor:

@@ -24,6 +24,11 @@ class Workspace:
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self._flat = torch.zeros(0, dtype=dtype, device=device)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held."""
+        return self._flat.nbytes
+
     def take(self, layers: int, rows: int, heads: int, slots: int, width: int) -> torch.Tensor:
         """A finite tensor [L, 2, B, H, T, D]; the one taken before is lost."""
         count = layers * 2 * rows * heads * slots * width

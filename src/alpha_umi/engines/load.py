@@ -47,7 +47,12 @@ class PaperRun(BaseModel):
 
 @contextmanager
 def open_engine(
-    source: str | Path | PaperRun, threads: int | None = None, context: int | None = None, *, constrain: bool = True
+    source: str | Path | PaperRun,
+    threads: int | None = None,
+    context: int | None = None,
+    *,
+    constrain: bool = True,
+    variant: str | None = None,
 ) -> Iterator[Engine]:
     """Loads a run's models into this process.
 
@@ -56,10 +61,11 @@ def open_engine(
         threads: CPU threads; None keeps what is set.
         context: Longest transcript; None takes what the models can.
         constrain: Hold calls and decisions to what is legal (the paper's checkpoints never are).
+        variant: ``full``, ``lora`` or ``alora``, of a run that has several; None takes the first of its recipe.
 
     Raises:
-        RunDirectoryError: It isn't a finished run, or another renderer made it.
-        UserError: A checkpoint can't be loaded.
+        RunDirectoryError: It isn't a finished run, another renderer made it, or it has no such variant.
+        UserError: A checkpoint can't be loaded, or a variant of the paper's is wanted.
     """
     import torch
 
@@ -67,13 +73,15 @@ def open_engine(
     if not isinstance(source, PaperRun):
         described = read_paper_run(Path(source))
         if described is None:
-            run = load_run(source)
+            run = load_run(source, variant)
             yield LocalEngine(
                 run.models, run.renderer, dtype, device(), threads, context=context or run.context, constrain=constrain,
                 adapters=run.adapters, variant=run.variant,
             )  # fmt: skip
             return
         source = described
+    if variant is not None:
+        raise UserError(f"--variant {variant}: the paper's checkpoints are whole models and have no variants")
     yield _paper_engine(source, dtype, threads)
 
 

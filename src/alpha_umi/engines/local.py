@@ -16,15 +16,18 @@ import torch
 from transformers import PreTrainedModel
 
 from alpha_umi.adapters import RoleAdapters
-from alpha_umi.engines.base import Generation, Request, Sampling
+from alpha_umi.engines.base import Ending, Generation, Request, Sampling
 from alpha_umi.engines.constrain import Constraint
-from alpha_umi.engines.decoding import Row
 from alpha_umi.engines.kv import common_prefix
+from alpha_umi.engines.row import Row
 from alpha_umi.engines.runner import Runner
 from alpha_umi.engines.turns import Turns
 from alpha_umi.errors import UserError
 from alpha_umi.run_directory import Variant
 from alpha_umi.transcript import Renderer, Voice
+
+_LEAVE = 0.75
+"""The share of a batch that waits for the next one, so that no forward has only a few rows."""
 
 
 class LocalEngine:
@@ -90,6 +93,10 @@ class LocalEngine:
         runners = {key: Runner(unique[key[0]], prefill_tokens, batch_bytes, turns) for key in set(shared.values())}
         self._runners: dict[Voice, Runner] = {voice: runners[key] for voice, key in shared.items()}
         self._cache_bytes = cache_bytes
+        self._weights = sum(p.nbytes for model in unique.values() for p in model.parameters())
+        self._weights += adapters.fused_bytes if adapters is not None else 0
+        self._tickets = 0
+        self._begun: dict[tuple[int, Sampling], tuple[Runner, list[Row]]] = {}
         self._constraint = Constraint(renderer) if constrain else None
         for runner in runners.values():
             runner.check()
@@ -101,10 +108,36 @@ class LocalEngine:
             ready = [row for row in rows if row.new > 0]
             runner.run(ready, sampling, self.renderer.markers.end)
             for row in rows:
-                computed, cached = (row.tail, row.start) if row.new > 0 else (0, 0)
-                results[row.number] = Generation(tuple(row.out), row.finished, computed, cached, row.forced)
+                results[row.number] = _generation(row, sampling)
             runner.shrink(self._cache_bytes)
         return [result for result in results if result is not None]
+
+    def begin(self, requests: Sequence[Request], sampling: Sampling) -> list[int]:
+        """Takes requests on, for `advance`; returns a ticket each."""
+        first, self._tickets = self._tickets, self._tickets + len(requests)
+        for runner, rows in self._rows(requests, sampling.max_new_tokens):
+            for row in rows:
+                row.number += first
+            self._begun.setdefault((id(runner), sampling), (runner, []))[1].extend(rows)
+        return list(range(first, self._tickets))
+
+    def advance(self) -> dict[int, Generation]:
+        """Generates until some of what was begun is complete, and returns that, by ticket.
+
+        It is the model with the most spans to generate that does so; the others wait until more is asked of them. What
+        is not complete goes on with a later call, in one batch with whatever is begun meanwhile. Spans are the same as
+        `generate` gives. Nothing is returned only if nothing is left.
+        """
+        if not self._begun:
+            return {}
+        key = max(self._begun, key=lambda key: len(self._begun[key][1]))
+        (runner, rows), sampling = self._begun.pop(key), key[1]
+        runner.run([row for row in rows if row.new > 0], sampling, self.renderer.markers.end, _LEAVE)
+        runner.shrink(self._cache_bytes)
+        left = [row for row in rows if row.new > 0 and not row.over]
+        if left:
+            self._begun[key] = runner, left
+        return {row.number: _generation(row, sampling) for row in rows if row.new <= 0 or row.over}
 
     def prefill(self, requests: Sequence[Request]) -> list[int]:
         """Computes transcripts without a header; returns how many tokens that took, a request."""
@@ -126,11 +159,26 @@ class LocalEngine:
             runner.fork(parent, child, length)
 
     def forget(self, sessions: Iterable[int]) -> None:
-        """Frees what is kept for these sessions."""
-        sessions = list(sessions)
+        """Frees what is kept for these sessions; what was begun for them is dropped."""
+        sessions = set(sessions)
+        left = {
+            key: (runner, [row for row in rows if row.session not in sessions])
+            for key, (runner, rows) in self._begun.items()
+        }
+        self._begun = {key: begun for key, begun in left.items() if begun[1]}
         for runner in self._runners.values():
             for session in sessions:
                 runner.sessions.pop(session, None)
+
+    @property
+    def voices(self) -> tuple[Voice, ...]:
+        """Who can be asked."""
+        return tuple(self._runners)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of weights, adapters, keys and values."""
+        return self._weights + sum({id(runner): runner.nbytes for runner in self._runners.values()}.values())
 
     def cached(self, session: int, voice: Voice) -> int:
         """Tokens of a session that a voice's model holds."""
@@ -162,6 +210,12 @@ class LocalEngine:
                 row.start = min(common_prefix(row.known.ids, prompt), len(prompt) - needed)
             groups.setdefault(id(runner), (runner, []))[1].append(row)
         yield from groups.values()
+
+
+def _generation(row: Row, sampling: Sampling) -> Generation:
+    computed, cached = (row.tail, row.start) if row.new > 0 else (0, 0)
+    logprob = row.logprob if sampling.logprobs else None
+    return Generation(tuple(row.out), row.ended or Ending.LENGTH, computed, cached, row.forced, logprob)
 
 
 def _context(model: PreTrainedModel, wanted: int | None) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from alpha_umi.data import alpha_umi
 from alpha_umi.data.paper_prompts import Wording, fill, history_item
 from alpha_umi.data.paper_rows import one_call_a_step
-from alpha_umi.engines.base import Conversation, Generation, Request, Sampling
+from alpha_umi.engines.base import Conversation, Ending, Generation, Request, Sampling
 from alpha_umi.engines.load import Speaker
 from alpha_umi.errors import UserError
 from alpha_umi.trajectory import Decision, Trajectory
@@ -139,7 +139,8 @@ class PaperEngine:
             self._written.setdefault(request.session, {})[paper_planner(text)] = written
         elif role == "caller":
             text = caller_text([alpha_umi.read_call(text, "call_0")[0]])
-        return Generation((*self.renderer.encode(text), self.renderer.markers.end), finished, read)
+        ended = Ending.END if finished else Ending.LENGTH
+        return Generation((*self.renderer.encode(text), self.renderer.markers.end), ended, read)
 
     def _continue(
         self, role: Role, prompts: Sequence[str], sampling: Sampling, attempt: int

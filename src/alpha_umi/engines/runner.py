@@ -15,8 +15,9 @@ import torch
 from transformers import PreTrainedModel
 
 from alpha_umi.engines.base import Sampling
-from alpha_umi.engines.decoding import ENOUGH_ROWS, VISIBLE_STEP, Decoder, Row, attention_mask, round_up
-from alpha_umi.engines.kv import BatchCache, SessionCache, Workspace
+from alpha_umi.engines.decoding import ENOUGH_ROWS, VISIBLE_STEP, Decoder, attention_mask, round_up
+from alpha_umi.engines.kv import BatchCache, SessionCache, Workspace, common_prefix
+from alpha_umi.engines.row import Row
 from alpha_umi.engines.sampling import chooser
 from alpha_umi.engines.turns import Turns
 from alpha_umi.errors import UserError
@@ -95,6 +96,11 @@ class Runner:
             readers[id(known.kv)] -= 1
             total -= sizes[id(known.kv)] if readers[id(known.kv)] == 0 else 0
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the keys and values: of all sessions, and of the batch."""
+        return sum({id(known.kv): known.nbytes for known in self.sessions.values()}.values()) + self._workspace.nbytes
+
     def _keep(self, row: Row, kv: torch.Tensor) -> None:
         """Puts a row [L, 2, H, T, D] back into its session."""
         ids = row.ids if self._turns is None else row.ids[: self._turns.kept(row)]
@@ -107,8 +113,15 @@ class Runner:
 
     # -- computing
 
-    def run(self, rows: list[Row], sampling: Sampling, end: int) -> None:
-        """Prefills the rows and generates up to ``row.new`` tokens each, in batches that fit."""
+    def run(self, rows: list[Row], sampling: Sampling, end: int, leave: float = 0.0) -> None:
+        """Prefills the rows and generates up to ``row.new`` tokens each, in batches that fit.
+
+        Args:
+            rows: New ones, or paused before.
+            sampling: How their tokens are chosen.
+            end: The end token.
+            leave: The share of a batch that may be left unfinished, paused.
+        """
         rows = sorted(rows, key=lambda row: row.slots)
         while rows:
             count = 1
@@ -120,32 +133,37 @@ class Runner:
                     break
                 count += 1
             with torch.inference_mode():
-                self._batch(sorted(rows[:count], key=lambda row: len(row.ahead)), sampling, end)
+                self._batch(rows[:count], sampling, end, int(leave * count))
             rows = rows[count:]
 
-    def _batch(self, rows: list[Row], sampling: Sampling, end: int) -> None:
+    def _batch(self, rows: list[Row], sampling: Sampling, end: int, leave: int) -> None:
+        for row in rows:
+            _still_known(row)
+        rows = sorted(rows, key=lambda row: len(row.ahead))
         # a slot beyond every row's last one, for what padding and finished rows write; then rounded up
         slots = -(-(max(row.slots for row in rows) + 1) // VISIBLE_STEP) * VISIBLE_STEP
         kv = self._workspace.take(self._layers, len(rows), self._heads, slots, self._width)
         for number, row in enumerate(rows):
-            if row.start and row.known is not None:
-                kv[:, :, number, :, : row.start] = row.known.kv[:, :, :, : row.start]
+            if row.begun and row.held is not None:
+                kv[:, :, number, :, : row.begun] = row.held.kv[:, :, :, : row.begun]
         cache = BatchCache(kv)
         hidden = self._prefill(rows, cache)
         if rows[0].new > 0:
-            self._decoder(rows, cache, sampling, end).run(rows, hidden)
+            self._decoder(rows, cache, sampling, end, leave).run(rows, hidden)
         else:
             for number, row in enumerate(rows):
                 self._keep(row, kv[:, :, number])
+        if self._turns is not None:
+            self._turns.over()
 
-    def _decoder(self, rows: list[Row], cache: BatchCache, sampling: Sampling, end: int) -> Decoder:
+    def _decoder(self, rows: list[Row], cache: BatchCache, sampling: Sampling, end: int, leave: int) -> Decoder:
         choose = chooser(
             sampling, [row.session for row in rows], [len(row.prompt) for row in rows], max(row.new for row in rows),
             self.device,
         )  # fmt: skip
         return Decoder(
             cache, self._forward, self._logits, self._keep, choose, end, self.dtype,
-            self._enough, self._read_every,
+            self._enough, self._read_every, sampling.logprobs, leave,
         )  # fmt: skip
 
     def _prefill(self, rows: list[Row], cache: BatchCache) -> torch.Tensor:
@@ -170,17 +188,17 @@ class Runner:
         ahead = [row.ahead for row in rows]
         device, size, limit = self.device, len(ahead[-1]), cache.kv.shape[4]
         ids = torch.tensor([tokens + [0] * (size - len(tokens)) for tokens in ahead], device=device)
-        starts = torch.tensor([[row.start] for row in rows], device=device)
+        starts = torch.tensor([[row.begun] for row in rows], device=device)
         slots = (starts + torch.arange(size, device=device)).clamp_(max=limit - 1)  # [B, S]
-        same = len({row.start for row in rows}) == 1 and rows[0].start + size < limit
+        same = len({row.begun for row in rows}) == 1 and rows[0].begun + size < limit
         last: list[torch.Tensor] = []
         for begin in range(0, size, _PREFILL_WIDTH):
             stop = min(begin + _PREFILL_WIDTH, size)
             done = sum(len(tokens) <= begin for tokens in ahead)
             here = slots[done:, begin:stop]
-            visible = min(round_up(max(row.start for row in rows[done:]) + stop), limit)
+            visible = min(round_up(max(row.begun for row in rows[done:]) + stop), limit)
             cache.select(first + done, first + len(rows))
-            cache.aim(here, visible, slice(rows[0].start + begin, rows[0].start + stop) if same else None)
+            cache.aim(here, visible, slice(rows[0].begun + begin, rows[0].begun + stop) if same else None)
             hidden = self._forward(
                 rows[done:], ids[done:, begin:stop], here, attention_mask(here, visible, self.dtype), cache
             )
@@ -235,3 +253,10 @@ class Runner:
                 f"the in-process engine computes something else than {name} itself does (off by {apart:.1%}), so the "
                 f"model has more than rotary positions and full attention: {advice}"
             )
+
+
+def _still_known(row: Row) -> None:
+    """Takes note of what has been written over in the row's session since it was looked up."""
+    if row.known is not None and row.known.version != row.version:
+        row.version = row.known.version
+        row.start = min(common_prefix(row.known.ids, row.prompt), row.start)

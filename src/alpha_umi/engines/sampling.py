@@ -12,10 +12,9 @@ import torch
 
 from alpha_umi.engines.base import Sampling
 
-Place = int | torch.Tensor
-Chooser = Callable[[torch.Tensor, torch.Tensor, Place, bool], torch.Tensor]
-"""Gives token ids [B] for logits [B, V], the rows' numbers [B], how many tokens their spans have (one number, or [B]),
-and whether it is the second choice there, which is independent of the first. Minus infinity is never chosen."""
+Chooser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], torch.Tensor]
+"""Gives token ids [B] for logits [B, V], the rows' numbers [B], how many tokens their spans have [B], and whether it is
+the second choice there, which is independent of the first. Minus infinity is never chosen."""
 
 
 def chooser(
@@ -36,7 +35,7 @@ def chooser(
         torch.from_numpy(uniform(seed, sessions, starts, most)).to(device) for seed in (sampling.seed, ~sampling.seed)
     )
 
-    def choose(logits: torch.Tensor, order: torch.Tensor, place: Place, again: bool) -> torch.Tensor:
+    def choose(logits: torch.Tensor, order: torch.Tensor, place: torch.Tensor, again: bool) -> torch.Tensor:
         probabilities = torch.softmax(logits.double() / sampling.temperature, -1)
         ranked = None
         if sampling.top_p < 1:
@@ -44,7 +43,8 @@ def chooser(
             before = probabilities.cumsum(-1) - probabilities
             probabilities = probabilities.masked_fill(before >= sampling.top_p, 0)
         total = probabilities.cumsum(-1)
-        wanted = (second if again else first)[order, place, None] * total[:, -1:]
+        # a row that is over may be asked on, where the host looks at its tokens late
+        wanted = (second if again else first)[order, place.clamp(max=most - 1), None] * total[:, -1:]
         chosen = torch.searchsorted(total, wanted, right=True).clamp_(max=total.shape[-1] - 1)
         return (chosen if ranked is None else ranked.gather(-1, chosen))[:, 0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from alpha_umi.engines.base import Generation, Request, Sampling
+from alpha_umi.engines.base import Ending, Generation, Request, Sampling
 from alpha_umi.transcript import Renderer, Voice
 
 Script = Callable[[int, Voice, str], str]
@@ -39,7 +39,7 @@ class ScriptedEngine:
         prompt = len(request.ids) + len(self.renderer.header(request.voice))
         most = sampling.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
         room = max(min(most, self.context - prompt), 0)
-        return Generation(ids[:room], len(ids) <= room, prefill_tokens=prompt)
+        return Generation(ids[:room], Ending.END if len(ids) <= room else Ending.LENGTH, prefill_tokens=prompt)
 
     def _text(self, request: Request) -> str:
         if callable(self._script):

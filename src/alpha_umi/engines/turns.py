@@ -12,27 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import torch
 
 from alpha_umi.adapters import RoleAdapters
-from alpha_umi.engines.decoding import Row
+from alpha_umi.engines.row import Row
 from alpha_umi.run_directory import Variant
 from alpha_umi.transcript import ROLES, Role
 
 
-@dataclass(frozen=True)
 class Turns:
     """The adapters of a runner.
 
-    Attributes:
+    Args:
         adapters: Fused, one a role.
         variant: Of them.
     """
 
-    adapters: RoleAdapters
-    variant: Variant
+    def __init__(self, adapters: RoleAdapters, variant: Variant) -> None:
+        self.adapters, self.variant = adapters, variant
+        self._speaking: list[Row] = []
+        self._mask: torch.Tensor | None = None
 
     def kept(self, row: Row) -> int:
         """How many of the row's tokens have keys and values that another turn can read."""
@@ -42,13 +42,27 @@ class Turns:
         """The context in which tokens of these rows, at these slots [B, S], are computed."""
         if self.variant == "lora":
             return self.adapters.routed(_role(rows[0]))
+        if slots.shape[1] == 1 and all(row.out for row in rows):
+            return self.adapters.routed(self._one_token(rows, slots.device))
         first = torch.tensor([[row.header] for row in rows], device=slots.device)
         active = slots >= first
         if not active.any():
             return self.adapters.routed(None)
-        numbers = [[self.adapters.roles.index(_role(row))] for row in rows]
-        owner = torch.where(active, torch.tensor(numbers, device=slots.device), -1)
-        return self.adapters.routed(self.adapters.mask(owner))
+        return self.adapters.routed(self.adapters.mask(torch.where(active, self._owners(rows, slots.device), -1)))
+
+    def _one_token(self, rows: Sequence[Row], device: torch.device) -> torch.Tensor:
+        """The mask of a step in which every row computes a token of its span; made anew only for other rows."""
+        same = len(rows) == len(self._speaking) and all(a is b for a, b in zip(rows, self._speaking, strict=True))
+        if self._mask is None or not same:
+            self._speaking, self._mask = list(rows), self.adapters.mask(self._owners(rows, device))
+        return self._mask
+
+    def over(self) -> None:
+        """Lets go of the rows of a batch that is over."""
+        self._speaking, self._mask = [], None
+
+    def _owners(self, rows: Sequence[Row], device: torch.device) -> torch.Tensor:
+        return torch.tensor([[self.adapters.roles.index(_role(row))] for row in rows], device=device)
 
 
 def _role(row: Row) -> Role:

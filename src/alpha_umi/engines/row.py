@@ -1,0 +1,147 @@
+"""One request on its way through batches: its prompt, its span so far, and why that ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from alpha_umi.engines.base import Ending
+from alpha_umi.engines.constrain import Guide
+from alpha_umi.engines.kv import SessionCache
+from alpha_umi.transcript import Voice
+
+_SHORTEST, _LONGEST, _TIMES = 8, 64, 3
+"""Tokens of what a span repeats, and how often it stands there when that ends the span."""
+
+
+@dataclass
+class Row:
+    """One request on its way through a batch.
+
+    Attributes:
+        number: Of the request.
+        prompt: The transcript and the header.
+        new: Longest span; 0 only computes the prompt.
+        voice: Who speaks,
+        header: and where in the prompt its header starts.
+        guide: Holds the span to its grammar.
+        known: What was computed of the session before,
+        start: of it, how many tokens are the prompt's,
+        version: and its version then.
+        place: Number in the batch.
+        out: The span so far.
+        computed: How many of its tokens have keys and values, or will have them after the prefill.
+        forced: How many of its tokens were not generated, being the only legal ones.
+        logprob: Of the tokens that were generated, if that was asked for.
+        ended: Why the span is complete, once it is.
+        paused: All that was computed of the row, span included, while it waits for its next batch.
+    """
+
+    number: int
+    session: int
+    prompt: list[int]
+    new: int
+    voice: Voice = "assistant"
+    header: int = 0
+    guide: Guide | None = None
+    known: SessionCache | None = None
+    start: int = 0
+    version: int = 0
+    place: int = 0
+    out: list[int] = field(default_factory=list)
+    computed: int = 0
+    forced: int = 0
+    logprob: float = 0.0
+    ended: Ending | None = None
+    paused: SessionCache | None = None
+
+    @property
+    def tail(self) -> int:
+        """Tokens of the prompt to compute."""
+        return len(self.prompt) - self.start
+
+    @property
+    def held(self) -> SessionCache | None:
+        """Where tokens are that need not be computed."""
+        return self.known if self.paused is None else self.paused
+
+    @property
+    def begun(self) -> int:
+        """How many of the row's tokens need not be computed."""
+        return self.start if self.paused is None else len(self.paused.ids)
+
+    @property
+    def ahead(self) -> list[int]:
+        """All tokens to compute before the next one is chosen."""
+        if self.paused is None:
+            return self.prompt[self.start :] + self.out[: self.computed]
+        return self.out[self.begun - len(self.prompt) : self.computed]
+
+    @property
+    def slots(self) -> int:
+        """Slots the row may come to use."""
+        return len(self.prompt) + self.new
+
+    @property
+    def over(self) -> bool:
+        """Whether the span is complete."""
+        return self.ended is not None
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens that have keys and values."""
+        return self.prompt + self.out[: self.computed]
+
+    def begin(self, end: int) -> None:
+        """Puts what the span must begin with before the first choice."""
+        if self.new > 0:
+            self._force(end)
+            self._look(end)
+            self.computed = len(self.out) - (self.ended is Ending.END)
+
+    def say(self, token: int, end: int) -> None:
+        """Adds a token, and those that must follow it."""
+        self.out.append(token)
+        self._look(end)
+        if not self.over:
+            self._force(end)
+            self._look(end)
+
+    def pause(self, kv: torch.Tensor) -> None:
+        """Leaves its batch, whose keys and values of it these are [L, 2, H, T, D]."""
+        self.paused = SessionCache.copy(kv, self.ids)
+        self.computed = len(self.out)
+
+    def _force(self, end: int) -> None:
+        if self.guide is not None:
+            tokens = self.guide.forced()[: self.new - len(self.out)]
+            self.out += tokens
+            self.forced += len(tokens)
+
+    def _look(self, end: int) -> None:
+        """Whether the span is complete."""
+        if self.out[-1:] == [end]:
+            self.ended = Ending.END
+        elif len(self.out) >= self.new:
+            self.ended = Ending.LENGTH
+        elif period := repeats(self.out):
+            self.ended = Ending.REPETITION
+            surplus = 0 if self.guide is None else self.guide.surplus(_TIMES * period)
+            self.out = self.out[: len(self.out) - (surplus or 0)]
+            self.computed = min(self.computed, len(self.out))
+
+
+def repeats(tokens: Sequence[int]) -> int:
+    """How many tokens, 8 to 64 of them, stand three times in a row at the end; 0 if none do."""
+    size, last = len(tokens), tokens[-1] if tokens else None
+    for period in range(_SHORTEST, min(_LONGEST, size // _TIMES) + 1):
+        if tokens[size - 1 - period] == last and _repeated(tokens, period):
+            return period
+    return 0
+
+
+def _repeated(tokens: Sequence[int], period: int) -> bool:
+    unit = tokens[-period:]
+    return all(tokens[-count * period : -(count - 1) * period] == unit for count in range(2, _TIMES + 1))
