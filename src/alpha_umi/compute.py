@@ -46,8 +46,13 @@ def autocast(precision: Precision) -> Any:
     return torch.autocast(device().type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_all_cores() -> None:
     """Lets torch compute on every core this process may run on."""
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(usable_cores())

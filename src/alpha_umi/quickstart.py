@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alpha_umi.engines.load import open_engine
 from alpha_umi.errors import UserError
 from alpha_umi.evaluation.report import write_report
-from alpha_umi.evaluation.toolworld_suite import OnProgress, Suite, evaluate_live, evaluate_static
+from alpha_umi.evaluation.side_by_side import evaluate_systems
+from alpha_umi.evaluation.toolworld_suite import OnProgress, Suite
 from alpha_umi.run_directory import BACKBONE, RunInfo
 from alpha_umi.training.glpft import Progress, train
 from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, parse_recipe
@@ -114,27 +114,17 @@ def run_quickstart(
     umi = train(plan.umi_recipe(), lambda progress: on_step("umi", progress))
     rival = train(plan.multitask_recipe(umi), lambda progress: on_step("single-multitask", progress))
     trained = _clock(plan.out, "training", time.perf_counter() - started)
-    systems: dict[str, Any] = {}
-    for name, directory in plan.directories.items():
-        folder = plan.out / "evaluation" / name
-        report = _progress_of(name, on_progress)
-        with open_engine(directory) as engine:
-            systems[name] = {
-                "static": {
-                    split: scores["paper"] | {"strict": scores["strict"]}
-                    for split, scores in evaluate_static(engine, plan.suite, folder, report).items()
-                },
-                "live": evaluate_live(engine, plan.suite, folder, report),
-            }
+    started = time.perf_counter()
+    systems = evaluate_systems(plan.directories, plan.suite, plan.out / "evaluation", on_progress)
     costs = {"umi": umi.costs, "single-multitask": {"global": umi.costs["global"], "going on": rival.costs["global"]}}
     for name, stages in costs.items():
         systems[name]["training"] = _training(stages)
-    everything = _clock(plan.out, "all", time.perf_counter() - started)
+    evaluated = _clock(plan.out, "evaluation", time.perf_counter() - started)
     return {
         "systems": systems,
         "comparison": "equal compute",
-        "seconds": everything,
-        "seconds_by_part": {"training": trained, "evaluation": round(everything - trained, 1)},
+        "seconds": round(trained + evaluated, 1),
+        "seconds_by_part": {"training": trained, "evaluation": evaluated},
         "tokens": {name: systems[name]["training"]["tokens_forwarded"] for name in systems},
         "command": command, "seed": plan.seed, "versions": umi.versions, "machine": _machine(),
         "date": datetime.now(UTC).date().isoformat(),
@@ -145,10 +135,6 @@ def finish_report(plan: Quickstart, report: dict[str, Any], example: dict[str, A
     """Adds the solved example and writes the report with its plots."""
     report["example"] = example
     write_report(plan.out, report, {name: path / "metrics.jsonl" for name, path in plan.directories.items()})
-
-
-def _progress_of(system: str, on_progress: OnProgress) -> OnProgress:
-    return lambda name, done, total: on_progress(f"{system} {name}", done, total)
 
 
 def _training(stages: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ INSTRUCTIONS: Mapping[str, int] = {split: 200 if split in ("I1-Inst", "I1-Tool")
 SPAN_TOKENS: Mapping[Voice, int] = {"planner": 192, "caller": 192, "summarizer": 192, "assistant": 384}
 """Longest span of each voice in ToolWorld: twice what the oracle writes, so only a model that is lost is cut."""
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Of the figures kept on disk; those of another protocol are computed again."""
 
 OnProgress = Callable[[str, int, int], None]
