@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 bench-setup: setup  ## add the peers that `umi bench` measures against
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
 
-quickstart: setup  ## train planner, caller and summarizer, evaluate them, solve a query (about 25 minutes)
+quickstart: setup  ## train planner, caller and summarizer, evaluate them, solve a query (about 15 minutes)
 	$(BIN)/umi quickstart --out $(OUT)
 
 test: test-unit test-integration  ## unit tests, then integration tests
