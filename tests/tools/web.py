@@ -44,10 +44,14 @@ async def serving(handler: Handler) -> AsyncIterator[Web]:
     """Serves until the block ends; `Web.gone` is set when a client has left while its request was handled."""
     web = Web(0)
     tasks: set[asyncio.Task[Any]] = set()
+    over: list[bool] = []
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if over:  # accepted just before the end
+            writer.close()
+            return
         tasks.add(task)
         web.connections += 1
         try:
@@ -67,6 +71,7 @@ async def serving(handler: Handler) -> AsyncIterator[Web]:
         yield web
     finally:
         server.close()
+        over.append(True)
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
