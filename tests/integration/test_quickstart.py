@@ -149,7 +149,8 @@ def test_a_query_is_answered_with_one_json_object(here: Umi, out: Path, folder: 
     assert {"answer", "stop_reason", "calls", "steps", "tokens", "trajectory"} <= set(outcome)
     assert set(outcome["tokens"]) == {"prefill", "generated"}
     assert outcome["stop_reason"] in STOPS
-    assert all(set(call) == {"name", "arguments", "error"} for call in outcome["calls"])
+    keys = {"name", "arguments", "error"}
+    assert all(keys <= set(call) <= keys | {"executed"} for call in outcome["calls"])
     assert Trajectory.from_json(json.dumps(outcome["trajectory"])).messages[0].content.startswith("Find hotels")
     assert len(outcome["trajectory"]["tools"]) == 5
 
