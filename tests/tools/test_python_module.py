@@ -415,8 +415,10 @@ def test_what_the_module_registered_for_its_end_happens(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, signal, sys
 from alpha_umi.tools.python_module import open_python_module
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 
 async def main():
     source = await open_python_module(sys.argv[1])

@@ -80,6 +80,7 @@ def test_an_episode_generates_what_its_transcript_has_whoever_speaks(single: boo
         assert [turn.voice for turn in one.turns].count("assistant") == (steps if single else 0)
 
 
+@pytest.mark.slow
 def test_every_way_of_running_episodes_is_measured_and_the_ratios_follow():
     settings = InferenceBench(
         episodes=3, rounds=1, scale=0.05, context=96, hidden=64, layers=1, intermediate=64, rank=2, threads=1
