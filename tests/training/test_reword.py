@@ -1,5 +1,9 @@
+import hashlib
+import os
 import random
 import re
+import subprocess
+import sys
 
 from alpha_umi.toolworld import KINDS, World, make_tasks, solve
 from alpha_umi.toolworld.values import words
@@ -63,3 +67,24 @@ def test_every_kind_of_task_can_be_reworded():
         reword(solve(task), random.Random(0))
         seen.add(task.kind)
     assert seen == set(KINDS)
+
+
+DIGEST = """
+import hashlib, random
+from alpha_umi.toolworld import make_tasks, solve
+from alpha_umi.training.reword import reword
+texts = [reword(solve(task), random.Random(n)).to_json() for n, task in enumerate(make_tasks("train", 20))]
+print(hashlib.sha256("".join(texts).encode()).hexdigest())
+"""
+
+
+def test_another_process_rewords_alike():
+    """A run that is killed goes on in another process, where the strings of a set come in another order."""
+    here = "".join(reword(solve(task), random.Random(n)).to_json() for n, task in enumerate(make_tasks("train", 20)))
+    there = {
+        subprocess.run(
+            [sys.executable, "-c", DIGEST], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert there == {hashlib.sha256(here.encode()).hexdigest()}

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from alpha_umi.training.functions import noun
-from alpha_umi.training.words import LINKING, NOUNS, VERBS, invented
+from alpha_umi.training.words import LINKING, NOUNS, VERBS, invented, reserved
 from alpha_umi.trajectory import AssistantMessage, Message, Tool, Trajectory
 
 _WORD = re.compile(r"[A-Za-z]+")
@@ -77,9 +77,9 @@ def _mapping(tools: tuple[Tool, ...], rng: random.Random) -> dict[str, str]:
     """New words for old: invented ones for collections, nouns for the rest; plurals follow their singular."""
     collections = list(dict.fromkeys(tool.name.partition("_")[0].lower() for tool in tools))
     others = {word.lower() for tool in tools for word in _WORD.findall(tool.schema)} - _KEPT - set(collections)
-    taken = {*others, *_KEPT}
+    taken = {*others, *_KEPT, *reserved()}
     words = {collection: _fresh(rng, _collection, taken) for collection in collections}
-    for word in sorted(others, key=len):
+    for word in sorted(others, key=lambda word: (len(word), word)):
         singular = word[:-1] if word.endswith("s") and word[:-1] in words else None
         words[word] = words[singular] + "s" if singular else _fresh(rng, noun, taken)
     return words
