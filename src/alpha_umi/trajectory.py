@@ -30,6 +30,8 @@ from alpha_umi.errors import DataError, UserError
 
 Extra = Mapping[str, Any]
 _NO_EXTRA: Extra = {}
+OURS = "alpha_umi"
+"""What this project itself notes lies under this key of an ``extra``."""
 _HALF = re.compile("[\ud800-\udfff]")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-import torch
-from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from alpha_umi.agent import Episode, Limits, StopReason, run_episodes
 from alpha_umi.engines import Engine, Request, Sampling
@@ -19,25 +17,12 @@ from alpha_umi.tools import ToolWorldSource
 from alpha_umi.toolworld import SPLITS, Task, World, make_tasks, solve
 from alpha_umi.trajectory import AssistantMessage, Decision, ToolCall, ToolMessage, Trajectory, UserMessage
 from alpha_umi.transcript import ROLES, Renderer, Voice, Voices, caller_text, planner_text, single_text
+from tests.models import random_model
 from tests.tokenizers import nano
 
 
 def tasks(count: int = 6) -> list[Task]:
     return [task for split in SPLITS for task in make_tasks(split, count, seed=1)]
-
-
-def random_model(renderer: Renderer, seed: int = 0) -> PreTrainedModel:
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=len(renderer.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=16, max_position_embeddings=4096,
-    )  # fmt: skip
-    model = Qwen3ForCausalLM(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2 and "embed" not in name and "lm_head" not in name:
-                parameter.normal_(0, 0.3)
-    return model
 
 
 def oracle_engine(trajectories: Sequence[Trajectory], voices: Voices = "roles") -> ScriptedEngine:

@@ -25,7 +25,7 @@ from alpha_umi.toolworld.values import draw
 from alpha_umi.trajectory import AssistantMessage, ToolMessage, Trajectory, UserMessage
 from alpha_umi.transcript import ROLES, Renderer, Voice, caller_text
 from tests.agent.conftest import EngineOf
-from tests.agent.test_evaluation_drivers import random_model
+from tests.models import random_model
 from tests.tokenizers import nano
 
 TASKS = [task for split in SPLITS for task in make_tasks(split, 8, seed=2)]

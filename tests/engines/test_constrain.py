@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedModel
 
 from alpha_umi.engines import Generation, Request, Sampling
 from alpha_umi.engines.base import Conversation
@@ -35,6 +35,7 @@ from alpha_umi.transcript import (
     single_text,
 )
 from alpha_umi.validation import check_call
+from tests.models import random_model
 from tests.tokenizers import Sample, letters_only, nano, samples
 
 VOICES: tuple[Voice, ...] = ("planner", "caller", "summarizer", "assistant")
@@ -52,21 +53,6 @@ def renderer() -> Renderer:
 @pytest.fixture(scope="module")
 def constraint() -> Constraint:
     return shared()[1]
-
-
-def random_model(renderer: Renderer, seed: int = 0) -> PreTrainedModel:
-    """Writes nonsense that depends on the whole context."""
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=16, vocab_size=len(renderer.tokenizer), max_position_embeddings=2048,
-    )  # fmt: skip
-    model = Qwen3ForCausalLM(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2 and "embed" not in name and "lm_head" not in name:
-                parameter.normal_(0, 0.3)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")

@@ -54,3 +54,14 @@ def test_every_verb_has_a_line_of_help():
     found = list(verbs(get_command(app)))
     assert len(found) >= 8
     assert all(command.help for command in found)
+
+
+def test_the_help_tells_the_minutes_that_the_quickstart_takes():
+    from typer.main import get_command
+
+    from alpha_umi.cli import app
+    from alpha_umi.quickstart import DEFAULT_MINUTES
+
+    quickstart = getattr(get_command(app), "commands")["quickstart"]  # noqa: B009
+    (minutes,) = [option for option in quickstart.params if option.name == "minutes"]
+    assert f"[default: {DEFAULT_MINUTES:g}]" in minutes.help

@@ -9,7 +9,7 @@ from alpha_umi.errors import UserError
 from alpha_umi.tools import ToolSource
 from alpha_umi.tools.execute import RESULT_BYTES, ReadyCall
 from alpha_umi.tools.text import observable
-from alpha_umi.trajectory import AssistantMessage, Message, Tool, ToolCall, ToolMessage, Trajectory, UserMessage
+from alpha_umi.trajectory import OURS, AssistantMessage, Message, Tool, ToolCall, ToolMessage, Trajectory, UserMessage
 from alpha_umi.transcript import Renderer, Segment, Transcript
 
 
@@ -106,7 +106,7 @@ class Episode:
         """Appends what came of a call, or of what was ``executed`` in its place, to the messages and the transcript."""
         if self.transcript is not None and self._renderer is not None:
             self.transcript.append(self._renderer.observation(text), len(self.messages))
-        extra = {} if executed is None else {"alpha_umi": {"executed": executed.to_json()}}
+        extra = {} if executed is None else {OURS: {"executed": executed.to_json()}}
         self.messages.append(ToolMessage(call.id, text, extra))
 
     def trajectory(self) -> Trajectory:

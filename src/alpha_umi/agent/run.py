@@ -21,10 +21,9 @@ from alpha_umi.engines.base import Conversation, Generation, Request, Sampling
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools import Observation
 from alpha_umi.tools.base import restore, reversible_tools, snapshot, writing_tools
-from alpha_umi.trajectory import AssistantMessage, Decision, Message, ToolCall, UserMessage
+from alpha_umi.trajectory import OURS, AssistantMessage, Decision, Message, ToolCall, UserMessage
 from alpha_umi.transcript import Renderer, Voice, parse_calls, parse_planner, parse_single
 
-EXTRA = "alpha_umi"
 NO_REASON = "This can't be done with the tools that are available."
 """What the user is told if the planner gives up without a word."""
 
@@ -144,7 +143,7 @@ class Run:
         extra: dict[str, Any] = {}
         if decision is None:
             self.undecided += 1
-            decision, extra = Decision.CALL, {EXTRA: {"undecided": True}}
+            decision, extra = Decision.CALL, {OURS: {"undecided": True}}
         if decision is Decision.GIVE_UP:
             return self._give_up(rationale, rationale.strip() or NO_REASON)
         reason, text = yield from self._speak("caller" if decision is Decision.CALL else "summarizer", text)
@@ -172,7 +171,7 @@ class Run:
             # nobody else could make a call of it: the whole text is one that can't be read
             self.undecided += 1
             call = ToolCall(f"call_{self._next_call}", "", text, malformed=True)
-            turn = AssistantMessage(tool_calls=(call,), extra={EXTRA: {"undecided": True}})
+            turn = AssistantMessage(tool_calls=(call,), extra={OURS: {"undecided": True}})
         return (yield from self._call(turn))
 
     @property

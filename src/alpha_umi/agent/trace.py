@@ -22,7 +22,7 @@ from typing import IO, Any
 from alpha_umi.agent.limits import StopReason
 from alpha_umi.agent.steps import Step
 from alpha_umi.errors import DataError, UserError
-from alpha_umi.trajectory import Message, Trajectory
+from alpha_umi.trajectory import OURS, Message, Trajectory
 
 
 class Trace:
@@ -128,7 +128,7 @@ class _Read:
             "chose": leaf == self.chosen,
         }  # fmt: skip
         record = {"tools": self.begin["tools"], "messages": [*self.begin["messages"], *messages]}
-        return Trajectory.from_json(json.dumps({**record, "extra": {"alpha_umi": {"branch": branch}}}))
+        return Trajectory.from_json(json.dumps({**record, "extra": {OURS: {"branch": branch}}}))
 
 
 def _messages(messages: Sequence[Message]) -> list[Any]:

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alpha_umi.bench.episodes import EndlessRenderer, ReferenceEngine, Script, run_scripts, script
-from alpha_umi.bench.process import answer, in_a_process, machine, plain, random_backbone, spread
-from alpha_umi.bench.shapes import SHAPES, ShapeName, made_up
+from alpha_umi.bench.process import Settings, answer, measure, random_backbone, spread
+from alpha_umi.bench.shapes import ShapeName, rows
 from alpha_umi.engines.base import Engine, Request, Sampling
 from alpha_umi.transcript import ROLES, Renderer, Voice
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from alpha_umi.engines.local import LocalEngine
-    from alpha_umi.training.loop import Row
 
 Peer = Literal["ours", "single", "pipeline", "one"]
 PEERS: tuple[Peer, ...] = ("ours", "single", "pipeline", "one")
@@ -37,56 +35,32 @@ _ALONE = 2
 """Episodes a round of the peer that runs one at a time."""
 
 
-@dataclass(frozen=True)
-class InferenceBench:
+@dataclass(frozen=True, kw_only=True)
+class InferenceBench(Settings):
     """What is measured.
 
     Attributes:
-        episodes: At one time, and in a round.
-        rounds: Timed, after one that is not.
+        episodes: At one time, and in a round; the first round is not timed.
         scale: Of every length of the shapes; what is measured are ratios, and these stay much the same.
         context: Tokens of each of the episodes whose memory is measured.
-        hidden: Width of the random backbone, and so on.
         rank: Of every adapter.
-        threads: CPU threads.
-        trajectories: A file of trajectories in place of the made-up ``toolbench`` shape.
     """
 
     episodes: int = 16
-    rounds: int = 5
     scale: float = 0.25
     context: int = 2048
-    hidden: int = 512
-    layers: int = 8
-    intermediate: int = 1536
-    vocabulary: int = 4096
     rank: int = 32
-    threads: int = 2
-    trajectories: Path | None = None
 
 
 def bench_inference(
     settings: InferenceBench, shapes: Sequence[ShapeName], on_peer: Callable[[str], None] = lambda name: None
 ) -> dict[str, Any]:
-    """Measures every peer on every shape.
-
-    Returns:
-        ``ratios``, ``runs`` (seconds and latency of a round: minimum, median, maximum), and the machine.
+    """Measures every peer on every shape; ``runs`` has the seconds and the latency of a round.
 
     Raises:
         UserError: A peer failed, or the data don't suffice.
     """
-    runs: dict[str, Any] = {}
-    ratios: dict[str, float] = {}
-    for shape in shapes:
-        found: dict[str, dict[str, float]] = {}
-        for peer in PEERS:
-            on_peer(f"{shape}: {peer}")
-            found[peer] = in_a_process(__name__, settings, shape, peer)
-        runs[shape] = found
-        suffix = "" if shape == "toolbench" else f"_{shape}"
-        ratios |= {f"{name}{suffix}": value for name, value in _ratios(found).items()}
-    return {"ratios": ratios, "runs": runs, "settings": plain(settings), "machine": machine(settings.threads)}
+    return measure(__name__, settings, shapes, PEERS, _ratios, on_peer)
 
 
 def _ratios(found: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -120,7 +94,7 @@ def _measure(settings: InferenceBench, shape: ShapeName, peer: Peer) -> dict[str
 
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
-    scripts = [script(row, settings.scale, peer == "single") for row in _rows(settings, shape)]
+    scripts = [script(row, settings.scale, peer == "single") for row in rows(settings, shape, settings.episodes)]
     concurrency = 1 if peer == "one" else settings.episodes
     scripts = scripts[: _ALONE if peer == "one" else settings.episodes]
     engine = _engine(settings, peer)
@@ -134,15 +108,6 @@ def _measure(settings: InferenceBench, shape: ShapeName, peer: Peer) -> dict[str
     if peer == "ours":
         out["three_models"] = sum(_read_by_three(one) for one in scripts)
     return out | ({"bytes": held} if held else {})
-
-
-def _rows(settings: InferenceBench, shape: ShapeName) -> list[Row]:
-    if settings.trajectories is not None and shape == "toolbench":
-        from alpha_umi.bench.shapes import read
-        from alpha_umi.run_directory import load_renderer
-
-        return read(settings.trajectories, load_renderer(None, 256), settings.episodes, 4096)
-    return made_up(SHAPES[shape], settings.episodes, settings.vocabulary)
 
 
 def _renderer(settings: InferenceBench) -> Renderer:

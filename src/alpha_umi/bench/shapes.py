@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from alpha_umi.bench.process import Settings
 from alpha_umi.errors import DataError, UserError
 from alpha_umi.training.loop import GROUPS, Row
 from alpha_umi.training.targets import make_row
@@ -55,6 +56,20 @@ SHAPES: dict[ShapeName, Shape] = {
 def made_up(shape: Shape, count: int, vocabulary: int, seed: int = 0) -> list[Row]:
     """Rows of this shape, labels on every role's spans."""
     return [_row(shape, random.Random(f"shape/{seed}/{index}"), vocabulary) for index in range(count)]
+
+
+def rows(settings: Settings, shape: ShapeName, count: int) -> list[Row]:
+    """What a benchmark measures with: rows of the shape, for ``toolbench`` those of a file if one is given.
+
+    Raises:
+        DataError: The file is missing or malformed.
+        UserError: It has too few that fit into 4,096 tokens.
+    """
+    if settings.trajectories is None or shape != "toolbench":
+        return made_up(SHAPES[shape], count, settings.vocabulary)
+    from alpha_umi.run_directory import load_renderer
+
+    return read(settings.trajectories, load_renderer(None, 256), count, 4096)
 
 
 def _row(shape: Shape, rng: random.Random, vocabulary: int) -> Row:

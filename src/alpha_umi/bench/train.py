@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alpha_umi.bench.process import answer, in_a_process, machine, plain, random_backbone, spread
-from alpha_umi.bench.shapes import SHAPES, ShapeName, for_role, made_up, read_by, step_by_step
+from alpha_umi.bench.process import Settings, answer, measure, random_backbone, spread
+from alpha_umi.bench.shapes import ShapeName, for_role, read_by, rows, step_by_step
 from alpha_umi.errors import UserError
 from alpha_umi.transcript import ROLES, Role
 
@@ -35,65 +35,43 @@ PEERS: tuple[Peer, ...] = ("ours", "trl", "trl-plain", "layout")
 _WARM_UP = 1
 
 
-@dataclass(frozen=True)
-class TrainBench:
+@dataclass(frozen=True, kw_only=True)
+class TrainBench(Settings):
     """What is measured.
 
     Attributes:
         transcripts: In a batch.
-        rounds: Timed steps a peer.
-        hidden: Width of the random backbone, and so on.
         rank: Of every adapter.
-        threads: CPU threads.
-        trajectories: A file of trajectories in place of the made-up ``toolbench`` shape.
     """
 
     transcripts: int = 4
-    rounds: int = 5
-    hidden: int = 512
-    layers: int = 8
-    intermediate: int = 1536
-    vocabulary: int = 4096
     rank: int = 16
-    threads: int = 2
-    trajectories: Path | None = None
 
 
 def bench_train(
     settings: TrainBench, shapes: Sequence[ShapeName], on_peer: Callable[[str], None] = lambda name: None
 ) -> dict[str, Any]:
-    """Measures every peer on every shape.
-
-    Returns:
-        ``ratios``, ``runs`` (seconds a step: minimum, median, maximum; peak memory), and the machine.
+    """Measures every peer on every shape; ``runs`` has the seconds of a step and the peak memory.
 
     Raises:
-        UserError: TRL isn't installed, or the data don't suffice.
+        UserError: TRL isn't installed, a peer failed, or the data don't suffice.
     """
     if importlib.util.find_spec("trl") is None:
         raise UserError("TRL isn't installed; `make bench-setup` (or pip install 'alpha-umi[bench]') brings the peers")
-    runs: dict[str, Any] = {}
-    ratios: dict[str, float] = {}
-    for shape in shapes:
-        suffix = "" if shape == "toolbench" else f"_{shape}"
-        found: dict[str, dict[str, float]] = {}
-        for peer in PEERS:
-            on_peer(f"{shape}: {peer}")
-            found[peer] = in_a_process(__name__, settings, shape, peer)
-        runs[shape] = found
-        ours, seconds = found["ours"]["median_s"], {peer: run["median_s"] for peer, run in found.items()}
-        ratios |= {
-            f"local_speedup_vs_trl_lora{suffix}": round(seconds["trl"] / ours, 2),
-            f"local_speedup_vs_trl_lora_no_checkpointing{suffix}": round(seconds["trl-plain"] / ours, 2),
-            f"local_speedup_vs_paper_layout{suffix}": round(seconds["layout"] / ours, 2),
-            f"local_peak_memory_vs_one_lora{suffix}": round(
-                found["ours"]["peak_mb"] / found["trl-plain"]["peak_mb"], 3
-            ),
-            f"stage1_tokens_per_transcript_token{suffix}": round(found["ours"]["padded"], 3),
-            f"paper_layout_tokens_per_transcript_token{suffix}": round(found["ours"]["layout"], 2),
-            f"flops_floor_vs_trl_lora_no_checkpointing{suffix}": round(found["ours"]["floor"], 2),
-        }
-    return {"ratios": ratios, "runs": runs, "settings": plain(settings), "machine": machine(settings.threads)}
+    return measure(__name__, settings, shapes, PEERS, _ratios, on_peer)
+
+
+def _ratios(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    ours, seconds = found["ours"], {peer: run["median_s"] for peer, run in found.items()}
+    return {
+        "local_speedup_vs_trl_lora": round(seconds["trl"] / ours["median_s"], 2),
+        "local_speedup_vs_trl_lora_no_checkpointing": round(seconds["trl-plain"] / ours["median_s"], 2),
+        "local_speedup_vs_paper_layout": round(seconds["layout"] / ours["median_s"], 2),
+        "local_peak_memory_vs_one_lora": round(ours["peak_mb"] / found["trl-plain"]["peak_mb"], 3),
+        "stage1_tokens_per_transcript_token": round(ours["padded"], 3),
+        "paper_layout_tokens_per_transcript_token": round(ours["layout"], 2),
+        "flops_floor_vs_trl_lora_no_checkpointing": round(ours["floor"], 2),
+    }
 
 
 # ---- in the peer's process
@@ -104,10 +82,10 @@ def _measure(settings: TrainBench, shape: ShapeName, peer: Peer) -> dict[str, fl
 
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
-    rows = _rows(settings, shape)
-    seconds = {"ours": _ours, "layout": _layout}.get(peer, _trl)(settings, rows, peer)
+    read = rows(settings, shape, settings.transcripts)
+    seconds = {"ours": _ours, "layout": _layout}.get(peer, _trl)(settings, read, peer)
     out = spread("s", seconds) | {"peak_mb": _peak_mb()}
-    return out | (_counted(settings, rows) if peer == "ours" else {})
+    return out | (_counted(settings, read) if peer == "ours" else {})
 
 
 def _peak_mb() -> float:
@@ -116,15 +94,6 @@ def _peak_mb() -> float:
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def _rows(settings: TrainBench, shape: ShapeName) -> list[Row]:
-    if settings.trajectories is not None and shape == "toolbench":
-        from alpha_umi.bench.shapes import read
-        from alpha_umi.run_directory import load_renderer
-
-        return read(Path(settings.trajectories), load_renderer(None, 256), settings.transcripts, 4096)
-    return made_up(SHAPES[shape], settings.transcripts, settings.vocabulary)
 
 
 def _counted(settings: TrainBench, rows: Sequence[Row]) -> dict[str, float]:

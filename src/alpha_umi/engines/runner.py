@@ -141,7 +141,7 @@ class Runner:
             _still_known(row)
         rows = sorted(rows, key=lambda row: len(row.ahead))
         # a slot beyond every row's last one, for what padding and finished rows write; then rounded up
-        slots = -(-(max(row.slots for row in rows) + 1) // VISIBLE_STEP) * VISIBLE_STEP
+        slots = round_up(max(row.slots for row in rows) + 1)
         kv = self._workspace.take(self._layers, len(rows), self._heads, slots, self._width)
         for number, row in enumerate(rows):
             if row.begun and row.held is not None:

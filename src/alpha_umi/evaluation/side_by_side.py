@@ -39,6 +39,23 @@ class _Job:
     parent: int
 
 
+@dataclass(frozen=True)
+class _Progress:
+    """What a process says on its way."""
+
+    part: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What a process says at its end."""
+
+    name: str
+    figures: dict[str, Any]
+
+
 def evaluate_systems(
     directories: Mapping[str, Path], suite: Suite, out: Path, on_progress: OnProgress
 ) -> dict[str, dict[str, Any]]:
@@ -76,12 +93,13 @@ def evaluate_systems(
             except queue.Empty:
                 _check(running, found)
                 continue
-            if isinstance(message, UserError):
-                raise message
-            if isinstance(message[1], dict):
-                found[message[0]] = message[1]
-            else:
-                on_progress(*message)
+            match message:
+                case UserError():
+                    raise message
+                case _Figures(name, figures):
+                    found[name] = figures
+                case _Progress(part, done, total):
+                    on_progress(part, done, total)
     finally:
         for process in running.values():
             if process.pid is not None:
@@ -92,7 +110,7 @@ def evaluate_systems(
 
 def _check(running: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     for name, process in running.items():
-        if name not in found and process.exitcode is not None:
+        if name not in found and process.exitcode:  # one that ended well may have its figures still on their way
             raise RuntimeError(f"the evaluation of {name} ended with exit code {process.exitcode}")
 
 
@@ -107,11 +125,11 @@ def _work(job: _Job, messages: Queue[Any]) -> None:
     def report(part: str, done: int, total: int) -> None:
         if os.getppid() != job.parent:  # killed: nobody waits for the rest
             os._exit(1)
-        messages.put((f"{job.name} {part}", done, total))
+        messages.put(_Progress(f"{job.name} {part}", done, total))
 
     try:
         with open_engine(job.directory) as engine:
-            messages.put((job.name, _figures(engine, job, report)))
+            messages.put(_Figures(job.name, _figures(engine, job, report)))
     except UserError as error:
         messages.put(UserError(str(error)))  # not every exception survives being pickled
 

@@ -17,7 +17,7 @@ from alpha_umi.evaluation.metrics import StepPrediction, StepReference, paper_sc
 from alpha_umi.evaluation.static import StaticPredictions, static_predictions
 from alpha_umi.evaluation.strict import strict_scores
 from alpha_umi.toolworld import SPLITS, Task, make_task, make_tasks, solve
-from alpha_umi.trajectory import Trajectory, atomic_write, write_json
+from alpha_umi.trajectory import OURS, Trajectory, atomic_write, write_json
 from alpha_umi.transcript import Voice
 
 INSTRUCTIONS: Mapping[str, int] = {split: 200 if split in ("I1-Inst", "I1-Tool") else 100 for split in SPLITS}
@@ -142,7 +142,7 @@ def _write_episodes(folder: Path, split: str, results: Sequence[EpisodeResult]) 
             trajectory = result.trajectory
             verdict = {"solved": result.solved, "reason": result.reason, "stop_reason": result.stop_reason}
             kept = Trajectory(
-                trajectory.tools, trajectory.messages, result.task_id, {"alpha_umi": {"verdict": verdict}}
+                trajectory.tools, trajectory.messages, result.task_id, {OURS: {"verdict": verdict}}
             )
             file.write(kept.to_json() + "\n")
     with atomic_write(folder / f"live-{split}-failures.md") as file:

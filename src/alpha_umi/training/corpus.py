@@ -198,7 +198,7 @@ def requests(rng: random.Random) -> Document:
 def _offered(rng: random.Random) -> tuple[list[Function], Function, Counter[str]]:
     """Functions, one that isn't there, and how often each noun occurs among them all."""
     count = rng.randint(2, 6)
-    every = distinct(rng, count + 1) if rng.random() < 0.5 else services(rng, count + 1)
+    every = distinct(rng, count + 1) if rng.random() < 0.35 else services(rng, count + 1)
     return every[:count], every[count], Counter(one.noun for one in every)
 
 
@@ -212,10 +212,10 @@ def plans(rng: random.Random) -> Document:
     known, hidden, often = _offered(rng)
     doc = _shown(rng, known)
     for _ in range(rng.randint(4, 8)):
-        if rng.random() < 0.08:
+        if rng.random() < 0.15:
             doc += _unmet(rng, hidden, often)
         else:
-            make = _incomplete if rng.random() < 0.25 else _single
+            make = _incomplete if rng.random() < 0.3 else _single
             doc += make(rng, known, often)[:4]
     return doc
 
@@ -381,8 +381,8 @@ def phrases(rng: random.Random) -> Document:
 
 KINDS: dict[str, tuple[Callable[[random.Random], Document], float]] = {
     "requests": (requests, 0.2),
-    "plans": (plans, 0.24),
-    "picks": (picks, 0.24),
+    "plans": (plans, 0.34),
+    "picks": (picks, 0.14),
     "lookups": (lookups, 0.16),
     "records": (records, 0.08),
     "restated": (restated, 0.03),

@@ -77,7 +77,7 @@ def _mapping(tools: tuple[Tool, ...], rng: random.Random) -> dict[str, str]:
     """New words for old: invented ones for collections, nouns for the rest; plurals follow their singular."""
     collections = list(dict.fromkeys(tool.name.partition("_")[0].lower() for tool in tools))
     others = {word.lower() for tool in tools for word in _WORD.findall(tool.schema)} - _KEPT - set(collections)
-    taken = {*others, *_KEPT, *reserved()}
+    taken = {*others, *_KEPT}
     words = {collection: _fresh(rng, _collection, taken) for collection in collections}
     for word in sorted(others, key=lambda word: (len(word), word)):
         singular = word[:-1] if word.endswith("s") and word[:-1] in words else None
@@ -87,7 +87,7 @@ def _mapping(tools: tuple[Tool, ...], rng: random.Random) -> dict[str, str]:
 
 def _fresh(rng: random.Random, make: Callable[[random.Random], str], taken: set[str]) -> str:
     """A word that isn't taken, and is from now on."""
-    while (word := make(rng)) in taken:
+    while (word := make(rng)) in taken or word in reserved():
         pass
     taken.add(word)
     return word
