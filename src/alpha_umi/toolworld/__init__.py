@@ -25,12 +25,15 @@ The splits follow ToolBench: I1 stays in one collection, I2 in one category, I3 
 instructions for the collections of the training data, *Tool* unseen collections of its categories, *Cat* unseen
 categories. Tool and Cat use names that the training data never has.
 
+`make_conversations` asks several things of the same tools, one after another, in one world.
+
 What it does not do: no concurrency within a world, no free text. The oracle's answers are one way to say it; the
 checker wants the facts, not the wording.
 """
 
 from alpha_umi.toolworld.catalogue import Catalogue, load_catalogue
 from alpha_umi.toolworld.checker import Outcome, Verdict, check
+from alpha_umi.toolworld.conversations import make_conversations
 from alpha_umi.toolworld.oracle import solve
 from alpha_umi.toolworld.splits import SPLITS, make_task, make_tasks, split_trajectories
 from alpha_umi.toolworld.tasks import KINDS, Fault, Kind, Task
@@ -49,6 +52,7 @@ __all__ = [
     "check",
     "fault_text",
     "load_catalogue",
+    "make_conversations",
     "make_task",
     "make_tasks",
     "solve",

@@ -34,7 +34,7 @@ class Solution:
 
     trajectory: Trajectory
     facts: tuple[tuple[str, ...], ...]
-    state: object
+    state: Mapping[str, list[str]]
     gave_up: bool
 
 

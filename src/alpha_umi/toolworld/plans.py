@@ -144,7 +144,7 @@ def make_plan(rng: Random, draft: Draft, partition: Partition, shape: Shape, kin
     return Plan(kind, apis, shown, faults, at_once)
 
 
-def _overlap(api: Api, other: Api) -> bool:
+def overlap(api: Api, other: Api) -> bool:
     """Whether two reading APIs look at a common column of one table."""
     reads = [{*one.gives, *one.formula.split(), one.of} - {""} for one in (api, other) if one.op in READING]
     return api.table == other.table and len(reads) == 2 and bool(reads[0] & reads[1])
@@ -242,7 +242,7 @@ def _with_distractors(
     others = [
         api
         for api in originals(partition)
-        if api.verb_noun not in nouns and api not in apis and not any(_overlap(api, one) for one in out_of_reach)
+        if api.verb_noun not in nouns and api not in apis and not any(overlap(api, one) for one in out_of_reach)
     ]
     near = [api for api in others if api.collection in homes]
     while len(shown) < size:

@@ -33,7 +33,7 @@ MAX_CHARACTERS = 3000
 
 
 @dataclass(frozen=True)
-class _Source:
+class SplitSource:
     """Where a split's tasks come from."""
 
     partition: Partition
@@ -41,17 +41,22 @@ class _Source:
     shapes: tuple[tuple[Shape, float], ...]
 
 
-def _source(split: str) -> _Source:
+def source_of(split: str) -> SplitSource:
+    """Where a split's tasks come from.
+
+    Raises:
+        ValueError: There is no such split.
+    """
     if split == "train":
-        return _Source("train", "train", _TRAIN_SHAPES)
+        return SplitSource("train", "train", _TRAIN_SHAPES)
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are train, {', '.join(SPLITS)}")
     shape: Shape = "I1" if split.startswith("I1") else "I2" if split.startswith("I2") else "I3"
     if split.endswith("Tool"):
-        return _Source("tool", "held-out", ((shape, 1.0),))
+        return SplitSource("tool", "held-out", ((shape, 1.0),))
     if split.endswith("Cat"):
-        return _Source("cat", "held-out", ((shape, 1.0),))
-    return _Source("train", "train", ((shape, 1.0),))
+        return SplitSource("cat", "held-out", ((shape, 1.0),))
+    return SplitSource("train", "train", ((shape, 1.0),))
 
 
 def make_tasks(split: str, count: int, seed: int = 0, easy: float = 0.0) -> Iterator[Task]:
@@ -66,7 +71,7 @@ def make_tasks(split: str, count: int, seed: int = 0, easy: float = 0.0) -> Iter
     Raises:
         ValueError: There is no such split.
     """
-    source = _source(split)
+    source = source_of(split)
     return (_task(split, source, seed, index, easy) for index in range(count))
 
 
@@ -76,7 +81,7 @@ def make_task(split: str, index: int, seed: int = 0, easy: float = 0.0) -> Task:
     Raises:
         ValueError: There is no such split.
     """
-    return _task(split, _source(split), seed, index, easy)
+    return _task(split, source_of(split), seed, index, easy)
 
 
 def split_trajectories(split: str, count: int, seed: int = 0, easy: float = 0.0) -> Iterator[Trajectory]:
@@ -84,7 +89,7 @@ def split_trajectories(split: str, count: int, seed: int = 0, easy: float = 0.0)
     return map(solve, make_tasks(split, count, seed, easy))
 
 
-def _task(split: str, source: _Source, seed: int, index: int, easy: float) -> Task:
+def _task(split: str, source: SplitSource, seed: int, index: int, easy: float) -> Task:
     name = f"{split}-{seed}-{index}"
     first = Random(f"toolworld {name}")
     is_easy = first.random() < easy
@@ -97,11 +102,17 @@ def _task(split: str, source: _Source, seed: int, index: int, easy: float) -> Ta
         draft = Draft(rng, source.vocabulary)
         plan = make_plan(rng, draft, source.partition, shape, kind)
         if plan is not None:
-            task = _finished(name, split, shape, plan, draft, is_easy)
-            apart = source.partition != "train" or _is_test(draft, plan, task.instruction) == (split != "train")
-            if apart and is_within_limits(solve(task)):
+            task = finish_task(name, split, shape, plan, draft, is_easy)
+            if task is not None:
                 return task
         attempt += 1
+
+
+def finish_task(name: str, split: str, shape: Shape, plan: Plan, draft: Draft, easy: bool = False) -> Task | None:
+    """The task that was planned and drafted; None if its contents belong to other splits, or it is too long."""
+    task = _finished(name, split, shape, plan, draft, easy)
+    apart = source_of(split).partition != "train" or _is_test(draft, plan, task.instruction) == (split != "train")
+    return task if apart and is_within_limits(solve(task)) else None
 
 
 def _finished(name: str, split: str, shape: Shape, plan: Plan, draft: Draft, easy: bool) -> Task:

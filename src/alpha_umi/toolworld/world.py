@@ -88,7 +88,7 @@ class World:
         self._tables = copied(snapshot.tables)
         self._calls = Counter(snapshot.calls)
 
-    def state(self) -> object:
+    def state(self) -> dict[str, list[str]]:
         """What the checker compares: all rows, in no particular order. Reading calls and faults leave no trace."""
         return {name: sorted(map(_canonical, rows)) for name, rows in self._tables.items() if rows}
 
