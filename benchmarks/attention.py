@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from alpha_umi.compute import autocast, probe_precision
 from alpha_umi.run_directory import load_model, shipped_base
 from alpha_umi.training.attention import block_attention, blockwise
-from alpha_umi.training.loop import TokenLosses
+from alpha_umi.training.objective import TokenLosses
 
 ROUNDS, TOKENS, SCALE = 15, 6144, 64**-0.5
 

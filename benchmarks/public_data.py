@@ -22,7 +22,7 @@ SETS = (
     "toolbench/answer/G1_answer", "toolbench/answer/G2_answer", "toolbench/answer/G3_answer",
     "traject-bench/sequential", "traject-bench/parallel", "toolalpaca/eval_simulated.json",
     "tau-bench/gpt-4o-airline.json", "tau-bench/MockAirlineDomainEnv-few_shot.jsonl", "tooltalk/easy",
-    "tooltalk/tooltalk", "toolrl/rlla_sft.json", "api-bank/lv1_lv2_dialogues.jsonl",
+    "tooltalk/tooltalk", "toolrl/rlla_sft.json", "toolrl/rlla_4k_test.parquet", "api-bank/lv1_lv2_dialogues.jsonl",
     "api-bank/level-1-api_processed.json", "api-bank/level-2-api_processed.json", "seal-tools/dev.jsonl",
     "fireact/alpaca_format/multitask.json", "fireact/alpaca_format/multitask_multimethod.json", "gsm8k/train.jsonl",
     "gsm8k/test.jsonl", "tora/tora_corpus_examples.jsonl", "llamafactory-demo/glaive_toolcall_en_demo.json",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,7 +26,7 @@ from alpha_umi.transcript import IGNORED, Transcript
 
 if TYPE_CHECKING:
     from alpha_umi.agent import Event
-    from alpha_umi.training.glpft import Progress as TrainingProgress
+    from alpha_umi.training.job import Progress as TrainingProgress
     from alpha_umi.training.loop import StepReport
 
 COLORS = {
@@ -139,9 +140,7 @@ def transcript_view(transcript: Transcript, decode: Callable[[list[int]], str]) 
         header = transcript.ids[segment.start : segment.span_start]
         view.append(decode(header), style=f"bold reverse {color}")
         underline = " underline" if segment.trained else " dim"
-        for number, token in enumerate(transcript.ids[segment.span_start : segment.span_stop]):
-            shade = "" if number % 2 else " bold"
-            view.append(decode([token]), style=f"{color}{underline}{shade}")
+        _append_tokens(view, transcript.ids[segment.span_start : segment.span_stop], decode, f"{color}{underline}")
         view.append(decode(transcript.ids[segment.span_stop : segment.stop]), style="dim")
         if not view.plain.endswith("\n"):
             view.append("\n")
@@ -161,11 +160,67 @@ def transcript_lengths(transcript: Transcript) -> Table:
     return table
 
 
-def transcript_page(transcript: Transcript, decode: Callable[[list[int]], str]) -> str:
-    """The same view and the table of lengths as an HTML page."""
+@dataclass(frozen=True)
+class TokenRow:
+    """A prompt and what has to be written after it, as ids.
+
+    Attributes:
+        role: Whose row it is.
+        prompt: What is read.
+        target: What is learned.
+        decode: Text of its ids.
+    """
+
+    role: str
+    prompt: list[int]
+    target: list[int]
+    decode: Callable[[list[int]], str]
+
+
+def rows_view(rows: Iterable[TokenRow]) -> Text:
+    """Rows as models see them: the prompt dim, what is learned underlined and in the role's colour."""
+    view = Text()
+    for number, row in enumerate(rows, 1):
+        color = COLORS.get(row.role, "blue")
+        title = f" row {number}, {row.role}: {len(row.prompt)} tokens read, {len(row.target)} learned "
+        view.append(title, style=f"bold reverse {color}").append("\n")
+        _append_tokens(view, row.prompt, row.decode, "dim")
+        _append_tokens(view, row.target, row.decode, f"{color} underline")
+        view.append("\n\n")
+    return view
+
+
+def rows_lengths(rows: Sequence[TokenRow]) -> Table:
+    """How many rows each role has, how many tokens they have, and how many of them are in the loss."""
+    table = Table("role", "rows", "tokens", "in the loss", "longest", box=None, header_style="bold")
+    for role in dict.fromkeys(row.role for row in rows):
+        mine = [row for row in rows if row.role == role]
+        learned = sum(len(row.target) for row in mine)
+        lengths = [len(row.prompt) + len(row.target) for row in mine]
+        color = COLORS.get(role, "blue")
+        table.add_row(Text(role, style=color), str(len(mine)), str(sum(lengths)), str(learned), str(max(lengths)))
+    return table
+
+
+def _append_tokens(view: Text, ids: list[int], decode: Callable[[list[int]], str], style: str) -> None:
+    """Appends ids token by token, every other one bold; tokens that only together are a character, together.
+
+    Each is decoded after the one before it, since some tokenizers leave out the space that opens a text.
+    """
+    before = shown = number = 0
+    for stop in range(1, len(ids) + 1):
+        text = decode(ids[before:stop])
+        if text.endswith("\ufffd") and stop < len(ids):
+            continue
+        view.append(text[len(decode(ids[before:shown])) :], style=style if number % 2 else f"{style} bold")
+        before, shown, number = shown, stop, number + 1
+
+
+def html_page(*parts: RenderableType) -> str:
+    """What is shown, as an HTML page."""
     console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(transcript_view(transcript, decode))
-    console.print(transcript_lengths(transcript))
+    for part in parts:
+        console.print(part)
     return console.export_html(inline_styles=True)
 
 

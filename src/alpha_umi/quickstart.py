@@ -23,7 +23,8 @@ from alpha_umi.evaluation.report import write_report
 from alpha_umi.evaluation.side_by_side import evaluate_systems
 from alpha_umi.evaluation.toolworld_suite import OnProgress, Suite
 from alpha_umi.run_directory import BACKBONE, RunInfo
-from alpha_umi.training.glpft import Progress, train
+from alpha_umi.training.glpft import train
+from alpha_umi.training.job import Progress
 from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, parse_recipe
 from alpha_umi.trajectory import write_json
 

@@ -24,7 +24,8 @@ from transformers import (
 
 from alpha_umi.errors import RecipeError, RunDirectoryError, UserError
 from alpha_umi.run_directory import load_run, read_info
-from alpha_umi.training.glpft import Progress, train
+from alpha_umi.training.glpft import train
+from alpha_umi.training.job import Progress
 from alpha_umi.training.recipe import GlpftRecipe
 from alpha_umi.trajectory import Trajectory, write_jsonl
 from alpha_umi.transcript import ROLES

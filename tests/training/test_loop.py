@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from alpha_umi.errors import RunDirectoryError, UserError
-from alpha_umi.training.loop import GROUPS, Batch, Row, RowObjective, StepReport, TokenLosses, Trainer, collate
+from alpha_umi.training.batch import GROUPS, Batch, Row, collate
+from alpha_umi.training.loop import StepReport, Trainer
 from alpha_umi.training.nano import new_model
+from alpha_umi.training.objective import RowObjective, TokenLosses
 from alpha_umi.training.optimizer import Optimization
 from alpha_umi.training.recipe import NanoShape
 from alpha_umi.transcript import IGNORED
@@ -241,7 +243,7 @@ def test_the_old_checkpoint_stays_until_the_new_one_is_complete(tmp_path: Path, 
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("alpha_umi.training.loop.write_json", full)
+    monkeypatch.setattr("alpha_umi.training.checkpoint.write_json", full)
     with pytest.raises(UserError, match=r"can't write a checkpoint to .*No space left"):
         one.save()
     monkeypatch.undo()

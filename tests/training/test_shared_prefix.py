@@ -26,8 +26,9 @@ from transformers import (
 from alpha_umi.adapters import AdapterIdentity, RoleAdapters, save_adapter
 from alpha_umi.errors import UserError
 from alpha_umi.toolworld import make_tasks, solve
-from alpha_umi.training.loop import Row
-from alpha_umi.training.shared_prefix import SpanLosses, SpanObjective, collate_spans
+from alpha_umi.training.batch import Row
+from alpha_umi.training.shared_prefix import SpanLosses, SpanObjective
+from alpha_umi.training.span_batch import collate_spans
 from alpha_umi.training.targets import make_row
 from alpha_umi.trajectory import Trajectory
 from alpha_umi.transcript import ROLES, Renderer, Role
@@ -146,7 +147,7 @@ def test_a_step_reports_each_roles_mean_and_their_sum_is_minimised():
     losses, owners = SpanLosses(adapters)(batch).detach(), batch.owner[batch.select]
     for number, role in enumerate(ROLES):
         assert outcome.losses[role] == pytest.approx(losses[owners == number].mean().item(), rel=1e-5)
-    assert outcome.loss.item() == pytest.approx(sum(outcome.losses.values()), rel=1e-5)
+    assert outcome.value == pytest.approx(sum(outcome.losses.values()), rel=1e-5)
     assert (outcome.tokens, outcome.loss_tokens) == (batch.tokens, len(batch.targets))
 
 

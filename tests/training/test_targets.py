@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from alpha_umi.data.rationales import drop
 from alpha_umi.errors import DataError, UserError
-from alpha_umi.training.loop import GROUPS, Batch, Row, collate
+from alpha_umi.training.batch import GROUPS, Batch, Row, collate
 from alpha_umi.training.recipe import DataRecipe
 from alpha_umi.training.targets import Batches, Source, _cut, make_row, open_source
 from alpha_umi.trajectory import AssistantMessage, Tool, ToolCall, ToolMessage, Trajectory, UserMessage, write_jsonl

@@ -12,7 +12,8 @@ from peft import PeftModel
 
 from alpha_umi.errors import RecipeError, RunDirectoryError, UserError
 from alpha_umi.run_directory import load_model, load_run
-from alpha_umi.training.glpft import Progress, train
+from alpha_umi.training.glpft import train
+from alpha_umi.training.job import Progress
 from alpha_umi.transcript import ROLES, Role
 from tests.training.test_glpft import Finished, Killed, Tiny, kill_at, last_losses
 

@@ -18,7 +18,7 @@ from alpha_umi.transcript import Renderer, Voice
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from alpha_umi.training.loop import Row
+    from alpha_umi.training.batch import Row
 
 _SAMPLING = Sampling(temperature=1.0)
 """A random backbone that takes its most probable token repeats itself, and would be stopped."""

@@ -16,7 +16,7 @@ from typing import Literal
 
 from alpha_umi.bench.process import Settings
 from alpha_umi.errors import DataError, UserError
-from alpha_umi.training.loop import GROUPS, Row
+from alpha_umi.training.batch import GROUPS, Row
 from alpha_umi.training.targets import make_row
 from alpha_umi.trajectory import read_jsonl
 from alpha_umi.transcript import IGNORED, ROLES, Renderer, Segment

@@ -28,7 +28,7 @@ from alpha_umi.errors import UserError
 from alpha_umi.transcript import ROLES, Role
 
 if TYPE_CHECKING:
-    from alpha_umi.training.loop import Row
+    from alpha_umi.training.batch import Row
 
 Peer = Literal["ours", "trl", "trl-plain", "layout"]
 PEERS: tuple[Peer, ...] = ("ours", "trl", "trl-plain", "layout")
@@ -98,7 +98,7 @@ def _peak_mb() -> float:
 
 def _counted(settings: TrainBench, rows: Sequence[Row]) -> dict[str, float]:
     """Tokens of the layouts, and how much faster the count of operations allows us to be."""
-    from alpha_umi.training.loop import collate
+    from alpha_umi.training.batch import collate
 
     tokens, model = read_by(rows), random_backbone(settings)
     weights = sum(p.numel() for p in model.parameters()) - settings.vocabulary * settings.hidden
@@ -138,7 +138,8 @@ def _layout(settings: TrainBench, rows: Sequence[Row], peer: Peer) -> list[float
     import torch
     from peft import get_peft_model
 
-    from alpha_umi.training.loop import TokenLosses, collate
+    from alpha_umi.training.batch import collate
+    from alpha_umi.training.objective import TokenLosses
 
     total: list[float] = [0.0] * settings.rounds
     for role in ROLES:

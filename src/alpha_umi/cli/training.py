@@ -11,6 +11,7 @@ import typer
 
 from alpha_umi import compute
 from alpha_umi.cli.options import Instructions, Variant, terminal
+from alpha_umi.errors import RecipeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,14 +70,22 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. global_stage.minutes=5")] = None,
 ) -> None:
-    """Train what a recipe says; the same command again resumes where it stopped."""
+    """Train what a recipe says; the same command again resumes where it stopped.
+
+    Under `accelerate launch` or `torchrun` (-m alpha_umi.cli train RECIPE) all processes train one run together.
+    """
     from alpha_umi.training.recipe import PretrainRecipe, load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     from alpha_umi.display import bars, pretraining_bars, training_bars
+    from alpha_umi.training.processes import join
 
     compute.use_all_cores()
+    processes = join()
+    if isinstance(loaded, PretrainRecipe) and processes.count > 1:
+        raise RecipeError(f"{recipe}: pretraining runs in one process, not in {processes.count}; start it by itself")
     console = terminal()
+    console.quiet = not processes.main
     with bars(console) as shown:
         if isinstance(loaded, PretrainRecipe):
             from alpha_umi.training.nano import pretrain
@@ -87,6 +96,7 @@ def train(
 
             train_run(loaded, training_bars(shown))
     console.print(f"trained: {loaded.out}")
+    processes.leave()
 
 
 def export(

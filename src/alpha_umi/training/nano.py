@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from alpha_umi.compute import probe_precision
 from alpha_umi.run_directory import load_model, load_tokenizer, save_model, shipped_base
+from alpha_umi.training.batch import GROUPS, Batch, Row, collate
 from alpha_umi.training.corpus import Document, document, tokenizer_text
-from alpha_umi.training.loop import GROUPS, Batch, Row, RowObjective, StepReport, Trainer, collate, embedding_matrix
+from alpha_umi.training.loop import StepReport, Trainer
+from alpha_umi.training.objective import RowObjective, embedding_matrix
 from alpha_umi.training.probe import copying_probe
 from alpha_umi.training.recipe import NANO_BASE, NanoShape, PretrainRecipe
 from alpha_umi.training.tokenizer import train_tokenizer

@@ -76,12 +76,14 @@ class DataRecipe(_Section):
         source: ``toolworld`` (made on the spot) or a JSONL file of trajectories.
         seed: Which ToolWorld instructions, and the order of any data.
         easy: ToolWorld only: share of short episodes at the start, faded out over the global stage.
+        instructions: ToolWorld only: asked one after another in a conversation, at most.
         reword: Share of trajectories whose schemas' words are exchanged for others throughout (`training.reword`).
     """
 
     source: str = "toolworld"
     seed: int = 0
     easy: float = Field(default=0.0, ge=0, le=1)
+    instructions: int = Field(default=1, ge=1, le=8)
     reword: float = Field(default=0.0, ge=0, le=1)
 
 
@@ -137,10 +139,12 @@ class GlpftRecipe(_Section):
         backbone: ``umi-nano-base``, a directory or a hub id; or a `NanoShape` for random weights.
         stage_1: Local stage only: start from this run's global stage instead of training one, and take the roles from
             it that `LocalStageRecipe.roles` leaves out.
-        batch_tokens: Tokens a step, padding included.
+        batch_tokens: Tokens a step, padding included, of all processes together.
         max_length: A longer transcript is cut at the last segment that fits.
         observation_tokens: Budget of one observation, in training and at run time.
         rationale_dropout: Share of trajectories rendered without rationales, so that histories without them are known.
+        gradient_checkpointing: Keep only the layers' inputs for the backward pass and compute the rest again: less
+            memory, one more forward pass (`training.recompute`).
     """
 
     task: Literal["glpft"]
@@ -156,6 +160,7 @@ class GlpftRecipe(_Section):
     observation_tokens: int = Field(default=256, ge=16)
     rationale_dropout: float = Field(default=0.0, ge=0, le=1)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    gradient_checkpointing: bool = False
     threads: int | None = Field(default=None, ge=1)
     seed: int = 0
     checkpoint_seconds: float = Field(default=60.0, gt=0)

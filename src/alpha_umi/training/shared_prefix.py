@@ -15,7 +15,7 @@ D width of a head.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -25,82 +25,15 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 from alpha_umi.adapters import RoleAdapters
 from alpha_umi.compute import Precision, autocast, device
 from alpha_umi.errors import UserError
-from alpha_umi.training.loop import Outcome, Row, embedding_matrix, head_matrix
+from alpha_umi.training.batch import Row
+from alpha_umi.training.objective import Outcome, add_up, embedding_matrix, head_matrix
+from alpha_umi.training.processes import ALONE, Processes
+from alpha_umi.training.recompute import recomputed
+from alpha_umi.training.span_batch import SpanBatch, collate_spans
 from alpha_umi.transcript import ROLES, Role
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_PAD_TO = 64
-_OWNERS: dict[str, int] = {role: number for number, role in enumerate(ROLES)}
-
-
-@dataclass(frozen=True)
-class SpanBatch:
-    """Transcripts and their role segments.
-
-    Attributes:
-        ids: int64 [B, T], right-padded.
-        segments: int64 [B, S]: the tokens of all segments but each one's end token, right-padded.
-        positions: int64 [B, S], offsets in the transcript.
-        starts: int64 [B, S], where the token's segment starts; 0 where there is none.
-        number: int64 [B, S], which segment of the row it is; -1 where there is none.
-        owner: int64 [B, S], index into `ROLES`; -1 where there is none.
-        select: bool [B, S], True where the next token is in the loss.
-        targets: int64 [N], those next tokens.
-    """
-
-    ids: torch.Tensor
-    segments: torch.Tensor
-    positions: torch.Tensor
-    starts: torch.Tensor
-    number: torch.Tensor
-    owner: torch.Tensor
-    select: torch.Tensor
-    targets: torch.Tensor
-
-    @property
-    def tokens(self) -> int:
-        """Tokens forwarded, padding included: transcripts once, segments once more."""
-        return self.ids.numel() + self.segments.numel()
-
-    def to(self, place: torch.device) -> SpanBatch:
-        """The same batch on another device."""
-        return SpanBatch(**{name: tensor.to(place) for name, tensor in vars(self).items()})
-
-
-def collate_spans(rows: Sequence[Row], pad_to: int = _PAD_TO) -> SpanBatch:
-    """Puts rows together; what follows a row's last segment is never read.
-
-    Args:
-        rows: Each with one segment at least.
-        pad_to: T and S are multiples of it (few shapes: CPU kernels are compiled per shape).
-    """
-    width = _rounded(max(row.segments[-1].start for row in rows), pad_to)
-    size = _rounded(max(sum(segment.span_stop - segment.start - 1 for segment in row.segments) for row in rows), pad_to)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    fields = {name: torch.zeros(len(rows), size, dtype=torch.long) for name in ("segments", "positions", "starts")}
-    fields |= {name: torch.full((len(rows), size), -1) for name in ("number", "owner", "next")}
-    for b, row in enumerate(rows):
-        known = row.ids[: row.segments[-1].start]
-        ids[b, : len(known)] = torch.tensor(known)
-        at = 0
-        for number, segment in enumerate(row.segments):
-            start, first, stop = segment.start, segment.span_start, segment.span_stop
-            place = slice(at, at := at + stop - start - 1)
-            fields["segments"][b, place] = torch.tensor(row.ids[start : stop - 1])
-            fields["positions"][b, place] = torch.arange(start, stop - 1)
-            fields["starts"][b, place] = start
-            fields["number"][b, place] = number
-            fields["owner"][b, place] = _OWNERS[segment.kind]
-            fields["next"][b, place][first - start - 1 :] = torch.tensor(row.ids[first:stop])
-    following = fields.pop("next")
-    select = following >= 0
-    return SpanBatch(ids, **fields, select=select, targets=following[select])
-
-
-def _rounded(size: int, step: int) -> int:
-    return max(1, -(-size // step)) * step
 
 
 class _Prefix(CacheLayerMixin):
@@ -142,13 +75,15 @@ class SpanLosses:
 
     Args:
         adapters: On the frozen backbone.
+        recompute: Keep only the layers' inputs for the backward pass, and compute the rest again (gradient
+            checkpointing); the prefix's keys and values are kept.
 
     Raises:
         UserError: The backbone computes something that a shared prefix can't stand in for.
     """
 
-    def __init__(self, adapters: RoleAdapters) -> None:
-        self.adapters = adapters
+    def __init__(self, adapters: RoleAdapters, recompute: bool = False) -> None:
+        self.adapters, self.recompute = adapters, recompute
         self.model = adapters.model
         refuse_unfit(self.model)
         self._body: Any = getattr(self.model, self.model.base_model_prefix)
@@ -158,14 +93,20 @@ class SpanLosses:
         batch = batch.to(device())
         with autocast(precision):
             prefix = self._prefix(batch.ids)
-            with self.adapters.routed(_route(batch.owner)):
-                hidden = self._body(
-                    input_ids=batch.segments, position_ids=batch.positions, past_key_values=prefix,
-                    attention_mask=_mask(batch, self.model.dtype), use_cache=True,
-                ).last_hidden_state  # fmt: skip
+            hidden = self._spans(batch, prefix)
             head = cast("torch.nn.Linear", self.model.get_output_embeddings())
             logits = head(hidden[batch.select])
         return F.cross_entropy(logits.float(), batch.targets, reduction="none")
+
+    def _spans(self, batch: SpanBatch, prefix: Cache) -> torch.Tensor:
+        """Hidden states of the segments' tokens, [B, S, width of the model]."""
+        route = _route(batch.owner)
+        again = recomputed(self.model, lambda: self.adapters.routed(route)) if self.recompute else nullcontext()
+        with self.adapters.routed(route), again:
+            return self._body(
+                input_ids=batch.segments, position_ids=batch.positions, past_key_values=prefix,
+                attention_mask=_mask(batch, self.model.dtype), use_cache=True,
+            ).last_hidden_state  # fmt: skip
 
     def _prefix(self, ids: torch.Tensor) -> Cache:
         """The bare backbone's keys and values of the transcripts."""
@@ -180,29 +121,41 @@ class SpanObjective:
 
     Args:
         adapters: On the frozen backbone; the model is moved to the GPU if there is one.
-        rows: The rows of each step.
+        rows: This process's share of the rows of each step.
         precision: ``bf16`` runs the forward passes under autocast.
+        recompute: As in `SpanLosses`.
+        processes: Who else computes a share of each step.
     """
 
     def __init__(
-        self, adapters: RoleAdapters, rows: Callable[[int], Sequence[Row]], precision: Precision = "fp32"
+        self,
+        adapters: RoleAdapters,
+        rows: Callable[[int], Sequence[Row]],
+        precision: Precision = "fp32",
+        *,
+        recompute: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
-        self.model = adapters.model
+        self.model, self.processes = adapters.model, processes
         torch.nn.Module.to(self.model, device())
         self.adapters: RoleAdapters | None = adapters
         self._rows = rows
         self._precision: Precision = precision
-        self._losses = SpanLosses(adapters)
+        self._losses = SpanLosses(adapters, recompute)
 
     def __call__(self, step: int) -> Outcome:
         """The loss of the step's rows."""
-        batch = collate_spans(self._rows(step))
+        rows = self._rows(step)
+        if not rows:
+            nothing = torch.zeros(0)
+            sums = add_up(self.processes, nothing, nothing.long(), nothing, 0, 0.0)
+            return Outcome.of(None, sum(sums.means.values()), sums)
+        batch = collate_spans(rows)
         losses = self._losses(batch, self._precision)
-        owners = batch.owner[batch.select].to(losses.device)
-        means = {role: losses[owners == number].mean() for role, number in _OWNERS.items() if (owners == number).any()}
-        by_role = {role: float(mean.detach()) for role, mean in means.items()}
-        flops = span_flops(self._losses.adapters, batch)
-        return Outcome(torch.stack(list(means.values())).sum(), by_role, batch.tokens, len(batch.targets), flops)
+        owner, flops = batch.owner[batch.select], span_flops(self._losses.adapters, batch)
+        sums = add_up(self.processes, losses, owner, torch.ones(len(owner)), batch.tokens, flops)
+        share = torch.tensor(sums.counts).reciprocal()[owner].to(losses)  # a role's token is this much of its mean
+        return Outcome.of((losses * share).sum(), sum(sums.means.values()), sums)
 
     def clipped(self) -> list[list[torch.nn.Parameter]]:
         """Each role's weights by themselves."""

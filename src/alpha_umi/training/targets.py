@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,8 +18,9 @@ import torch
 
 from alpha_umi.data.rationales import drop
 from alpha_umi.errors import DataError, UserError
-from alpha_umi.toolworld import make_tasks, solve
-from alpha_umi.training.loop import GROUPS, Batch, Row, collate
+from alpha_umi.toolworld import make_conversations
+from alpha_umi.training.batch import GROUPS, Batch, Row, collate
+from alpha_umi.training.processes import ALONE, Processes
 from alpha_umi.training.recipe import DataRecipe
 from alpha_umi.training.reword import reword
 from alpha_umi.trajectory import AssistantMessage, Decision, Trajectory, read_jsonl
@@ -56,7 +58,8 @@ def open_source(data: DataRecipe) -> Source:
     """
     if data.source == "toolworld":
         return Source(
-            lambda index, easy: _toolworld(data.seed, index, round(easy, 1)), f"toolworld/train/{data.seed}/{data.easy}"
+            lambda index, easy: _toolworld(data.seed, index, round(easy, 1), data.instructions),
+            f"toolworld/train/{data.seed}/{data.easy}/{data.instructions}",
         )
     trajectories = list(read_jsonl(data.source))
     if not trajectories:
@@ -77,15 +80,15 @@ def _order(seed: int, epoch: int, size: int) -> list[int]:
     return order
 
 
-def _toolworld(seed: int, index: int, easy: float) -> Trajectory:
-    """Training episode ``index``; episodes are made in chunks, each with a seed of its own."""
+def _toolworld(seed: int, index: int, easy: float, instructions: int) -> Trajectory:
+    """Training conversation ``index``; they are made in chunks, each with a seed of its own."""
     chunk, place = divmod(index, _CHUNK)
-    return _toolworld_chunk(seed, chunk, easy)[place]
+    return _toolworld_chunk(seed, chunk, easy, instructions)[place]
 
 
 @lru_cache(maxsize=64)
-def _toolworld_chunk(seed: int, chunk: int, easy: float) -> list[Trajectory]:
-    return [solve(task) for task in make_tasks("train", _CHUNK, seed=seed * 1_000_003 + chunk, easy=easy)]
+def _toolworld_chunk(seed: int, chunk: int, easy: float, instructions: int) -> list[Trajectory]:
+    return list(make_conversations("train", _CHUNK, seed * 1_000_003 + chunk, easy, instructions))
 
 
 def _speaks(trajectory: Trajectory, voices: Iterable[Voice]) -> bool:
@@ -131,6 +134,7 @@ class Batches:
         easy: Share of short episodes at the start.
         rationale_dropout: Share of rows rendered without rationales.
         reword: Share of rows whose schemas' words are exchanged for others throughout.
+        processes: Those among whom each step's rows are shared out.
     """
 
     source: Source
@@ -145,6 +149,7 @@ class Batches:
     easy: float = 0.0
     rationale_dropout: float = 0.0
     reword: float = 0.0
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         self._window: tuple[int, list[list[Row]]] = (-1, [])
@@ -166,17 +171,21 @@ class Batches:
             tokens += len(row.ids) if row is not None else 0
         return max(_SAMPLE, self.source.size or 0), tokens
 
-    def rows(self, step: int) -> list[Row]:
-        """The rows of this step; the same for the same step, whatever was asked for before."""
+    def rows(self, step: int) -> Sequence[Row]:
+        """This process's share of `all_rows`."""
+        return self.processes.share(self.all_rows(step))
+
+    def all_rows(self, step: int) -> list[Row]:
+        """The rows of this step; the same for the same step, whatever was asked for before, in every process."""
         window, place = divmod(step, WINDOW)
         if self._window[0] != window:
             self._window = (window, self._deal(window))
         return self._window[1][place]
 
     def __call__(self, step: int) -> Batch:
-        """The rows of this step as a batch."""
+        """This process's share of the rows of this step as a batch."""
         batch = collate(self.rows(step))
-        return replace(batch, weight=_balance(batch.group)) if self.balanced else batch
+        return replace(batch, weight=_balance(batch.group, self.all_rows(step))) if self.balanced else batch
 
     def trajectories(self, steps: int) -> int:
         """How many trajectories ``steps`` steps take."""
@@ -232,7 +241,9 @@ def _cut(rows: list[Row], parts: int) -> list[list[Row]]:
     return batches
 
 
-def _balance(group: torch.Tensor) -> torch.Tensor:
-    """Weights under which each group present has the same share of the loss (float32 [N])."""
-    counts = torch.bincount(group, minlength=len(GROUPS)).clamp(min=1)
-    return 1.0 / counts[group].float()
+def _balance(group: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
+    """Weights (float32 [N]) under which each group present in the rows has the same share of the loss."""
+    counts = Counter(
+        mine for row in rows for mine, label in zip(row.group[1:], row.labels[1:], strict=True) if label != IGNORED
+    )
+    return 1.0 / torch.tensor([float(max(1, counts[mine])) for mine in range(len(GROUPS))])[group]
