@@ -1,7 +1,9 @@
-"""ToolRL's SFT rows: a system text with tools, a history in tags, and one step."""
+"""ToolRL's rows: a system text with tools, a history in tags, and one step; as JSON or as Parquet."""
 
 import json
+import sys
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_umi.data.records import RecordError, Rejected
+from alpha_umi.data import convert, convert_file, recognise
+from alpha_umi.data.records import RecordError, Rejected, read_records
 from alpha_umi.data.toolrl import FORMAT
+from alpha_umi.errors import DataError, UserError
 from alpha_umi.trajectory import (
     AssistantMessage,
     Decision,
@@ -40,6 +44,28 @@ def row(history: str, output: str, *tools: tuple[str, str, Any], **more: Any) ->
     } | more
 
 
+def prompted(sft: dict[str, Any], number: int = 0) -> dict[str, Any]:
+    """The same row for reinforcement learning, as the published Parquet files have it."""
+    texts = {key: sft[key] for key in ("instruction", "input", "output")}
+    return {
+        "data_source": "rlla",
+        "prompt": [
+            {"content": sft["instruction"], "role": "system"},
+            {"content": sft["input"], "role": "user"},
+        ],
+        "ability": "math",
+        "reward_model": {"ground_truth": sft["output"], "style": "rule"},
+        "extra_info": {"index": number, "split": "test", **texts},
+    }
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
 def turns(history: str, output: str) -> tuple[Any, ...]:
     return FORMAT.convert_record(row(history, output), "r").messages[1:]
 
@@ -59,6 +85,77 @@ def test_399_of_400_rows_are_converted(real_data: Path) -> None:
     calls = [call for step in steps for call in step.tool_calls]
     assert len(calls) == 575 and not any(call.malformed for call in calls)
     assert not any(schema_problem(tool.schema) for trajectory in trajectories for tool in trajectory.tools)
+
+
+def test_all_of_the_published_parquet_file_is_converted(real_data: Path) -> None:
+    pytest.importorskip("pyarrow")
+    converted = list(convert(real_data / "toolrl" / "rlla_4k_test.parquet", "auto"))
+    trajectories = [one for one in converted if isinstance(one, Trajectory)]
+    assert len(trajectories) == len(converted) == 80
+    last = [trajectory.messages[-1] for trajectory in trajectories]
+    assert Counter(m.decision for m in last if isinstance(m, AssistantMessage)) == {
+        Decision.CALL: 71, Decision.FINISH: 9,
+    }  # fmt: skip
+    assert trajectories[5].extra["toolrl"]["extra_info"] == {"index": 5, "split": "test"}
+
+
+# ---- rows for reinforcement learning, and Parquet -----------------------------------------------------------------
+
+
+def test_a_row_for_reinforcement_learning_is_the_same_trajectory() -> None:
+    sft = row("<user> Who is Ann? </user>", f"<think> I look. </think>\n{CALL}")
+    one, other = FORMAT.convert_record(sft, "r"), FORMAT.convert_record(prompted(sft, 7), "r")
+    assert (other.tools, other.messages) == (one.tools, one.messages)
+    assert other.extra == {"toolrl": {
+        "rules": RULES, "data_source": "rlla", "ability": "math", "reward_model": {"style": "rule"},
+        "extra_info": {"index": 7, "split": "test"},
+    }}  # fmt: skip
+    assert FORMAT.looks_like(prompted(sft)) and not FORMAT.looks_like({"prompt": [{"role": "user", "content": "x"}]})
+
+
+def test_what_its_extra_info_says_otherwise_is_kept() -> None:
+    record = prompted(row("<user> x </user>", "<think> y </think>"))
+    record["extra_info"]["output"] = "another"
+    assert FORMAT.convert_record(record, "r").extra["toolrl"]["extra_info"]["output"] == "another"
+
+
+def test_a_parquet_file_is_recognised_streamed_and_converted(tmp_path: Path) -> None:
+    sft = row("<user> x </user>", "<think> y </think>\n<response> z </response>")
+    broken = prompted(row("Hello.", ""))
+    path = write_parquet(tmp_path / "rows.parquet", [*(prompted(sft, n) for n in range(70)), broken])
+    assert recognise(path) == "toolrl"
+    summary = convert_file(path, "auto", tmp_path / "out.jsonl")
+    assert (summary.read, summary.converted) == (71, 70)
+    assert dict(summary.rejected) == {"text outside the blocks, or a block that isn't closed": 1}
+    first = json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["id"] == "rows-0"
+
+
+def test_a_folder_of_parquet_files_is_read_in_order(tmp_path: Path) -> None:
+    for name, text in (("b.parquet", "2"), ("a.parquet", "1")):
+        write_parquet(tmp_path / name, [prompted(row(f"<user> {text} </user>", "<think> y </think>"))])
+    found = [one.messages[1] for one in convert(tmp_path, "auto") if isinstance(one, Trajectory)]
+    assert found == [UserMessage("1"), UserMessage("2")]
+
+
+def test_values_that_json_has_not_become_text(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "x.parquet", [{"day": date(2024, 2, 29), "raw": b"a\xff", "n": [1, None]}])
+    assert list(read_records(path)) == [{"day": "2024-02-29", "raw": "a\ufffd", "n": [1, None]}]
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match=r"x\.parquet: not a Parquet file that can be read"):
+        list(read_records(tmp_path / "x.parquet"))
+    with pytest.raises(DataError, match="no such file"):
+        list(read_records(tmp_path / "y.parquet"))
+
+
+def test_without_pyarrow_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"pip install 'alpha-umi\[data\]'"):
+        list(read_records(tmp_path / "x.parquet"))
 
 
 # ---- turns --------------------------------------------------------------------------------------------------------
@@ -154,6 +251,8 @@ ASKED = "<user> x </user>\n"
         ({"instruction": "", "input": ""}, "output: Field required"),
         (row(ASKED, "", instruction="You help."), "instruction: not a sentence, a list of tools and rules"),
         (row(ASKED, "", input="x"), "input: no dialogue history"),
+        (prompted(row(ASKED, "")) | {"prompt": []}, "prompt: not a system message and a user message"),
+        (prompted(row(ASKED, "")) | {"reward_model": {"style": "rule"}}, "reward_model.ground_truth: Field required"),
         (row("Hello.", ""), "text outside the blocks"),
         (row("<user> x", ""), "a block that isn't closed"),
         (row(ASKED + "<obs> x </obs>", ""), "an observation follows no call"),
@@ -189,7 +288,12 @@ WORD = st.text(max_size=4)
 TOOL = st.tuples(WORD, WORD, st.dictionaries(WORD, JUNK, max_size=2) | JUNK)
 
 
-@given(JUNK | st.builds(row, TEXT, TEXT, TOOL) | st.builds(row, TEXT, TEXT))
+ROW = st.builds(row, TEXT, TEXT, TOOL) | st.builds(row, TEXT, TEXT)
+SPOILT = st.builds(lambda one, key, junk: one | {key: junk}, ROW.map(prompted),
+                   st.sampled_from(["prompt", "reward_model", "extra_info"]), JUNK)  # fmt: skip
+
+
+@given(JUNK | ROW | ROW.map(prompted) | SPOILT)
 def test_any_row_is_converted_or_rejected(anything: Any) -> None:
     FORMAT.looks_like(anything)
     try:

@@ -1,5 +1,7 @@
 """ToRA: a program is a call, its output the observation."""
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from alpha_umi.data import Rejected
 from alpha_umi.data.records import RecordError
 from alpha_umi.data.tora import FORMAT
+from alpha_umi.tools.sandbox import SandboxError, SandboxLimits, open_sandbox
 from alpha_umi.trajectory import AssistantMessage, ToolMessage, Trajectory
 
 RUN = "```python\nprint(21)\n```\n```output\n21\n```"
@@ -71,3 +74,37 @@ def test_any_record_is_converted_whole_or_rejected(anything: Any) -> None:
         assert str(error)
     else:
         assert sum(isinstance(m, ToolMessage) for m in found) == anything["messages"][1]["content"].count(RUN)
+
+
+RUN_ALL = """
+import contextlib, io, json
+outputs = []
+for program in {programs!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        try:
+            exec(program, {{}})
+        except Exception as error:
+            print(type(error).__name__)
+    outputs.append(output.getvalue().strip())
+print(json.dumps(outputs))
+"""
+
+
+def test_the_sandbox_gives_the_outputs_of_the_real_programs_but_for_one_that_is_broken(real_data: Path) -> None:
+    programs: list[str] = []
+    outputs: list[str] = []
+    for one in FORMAT.convert(real_data / "tora" / "tora_corpus_examples.jsonl"):
+        assert isinstance(one, Trajectory)
+        calls = [call for m in one.messages if isinstance(m, AssistantMessage) for call in m.tool_calls]
+        programs += [(call.parsed() or {})["code"] for call in calls]
+        outputs += [m.content.strip() for m in one.messages if isinstance(m, ToolMessage)]
+
+    async def ran() -> str:
+        sandbox = await open_sandbox(SandboxLimits(seconds=120, cpu_seconds=60))
+        return await sandbox.run(RUN_ALL.format(programs=programs))
+
+    try:
+        got = json.loads(asyncio.run(ran()))
+    except SandboxError as error:
+        pytest.skip(str(error))
+    assert [(now, then) for now, then in zip(got, outputs, strict=True) if now != then] == [("TypeError", "4")]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -12,6 +13,11 @@ from alpha_umi.cli.options import terminal
 from alpha_umi.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+    from transformers import PreTrainedTokenizerBase
+
+    from alpha_umi.display import TokenRow
     from alpha_umi.trajectory import Trajectory
 
 app = typer.Typer(no_args_is_help=True, help="Convert and look at trajectories.")
@@ -68,51 +74,97 @@ def formats() -> None:
 def inspect(
     file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
     index: Annotated[int, typer.Option(min=0, help="Which trajectory, from 0.")] = 0,
-    model: Annotated[Path | None, typer.Option("--model", help="Render it as this run does.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Render it as this run does; with `--renderer paper`, a checkpoint's id will do."),
+    ] = None,
     observation_tokens: Annotated[int, typer.Option(min=16, help="Budget of an observation.")] = 256,
     html: Annotated[Path | None, typer.Option(help="Write the view as a page, instead of printing it.")] = None,
     renderer_name: Annotated[str, typer.Option("--renderer", help="transcript, or paper: its rows.")] = "transcript",
-    role: Annotated[str, typer.Option(help="Whose rows `--renderer paper` shows.")] = "planner",
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose rows `--renderer paper` shows: planner | caller | summarizer | backbone. "
+            "If none is named, those of the first three, in the order of the steps.",
+        ),
+    ] = None,
 ) -> None:
     """Show a trajectory as the model sees it: tokens coloured by role, underlined where they are in the loss."""
     import itertools
 
-    from alpha_umi.display import transcript_lengths, transcript_page, transcript_view
-    from alpha_umi.run_directory import load_renderer
+    from alpha_umi.display import html_page
     from alpha_umi.trajectory import atomic_write, read_jsonl
 
+    if renderer_name not in ("transcript", "paper"):
+        raise UserError(f"unknown renderer {renderer_name!r}; known are transcript and paper")
     trajectory = next(itertools.islice(read_jsonl(file), index, None), None)
     if trajectory is None:
         raise UserError(f"{file} has no trajectory {index}; the first is 0")
     if renderer_name == "paper":
-        _inspect_paper(trajectory, role)
-        return
-    if renderer_name != "transcript":
-        raise UserError(f"unknown renderer {renderer_name!r}; known are transcript and paper")
-    renderer = load_renderer(model, observation_tokens)
-    transcript = renderer.render(trajectory)
+        view, lengths = _rows_shown(trajectory, role, model)
+    else:
+        view, lengths = _transcript_shown(trajectory, model, observation_tokens)
     console = terminal()
     if html is not None:
         with atomic_write(html) as page:
-            page.write(transcript_page(transcript, renderer.show))
+            page.write(html_page(view, lengths))
         console.print(f"page: {html}", highlight=False)
         return
-    console.print(transcript_view(transcript, renderer.show), soft_wrap=True)
-    console.print(transcript_lengths(transcript))
+    console.print(view, soft_wrap=True)
+    console.print(lengths)
 
 
-def _inspect_paper(trajectory: Trajectory, role: str) -> None:
-    """Prints the paper's rows of a role: the prompt dim, what is learned in the role's colour."""
-    from rich.text import Text
+def _transcript_shown(trajectory: Trajectory, model: Path | None, observation_tokens: int) -> tuple[Text, Table]:
+    from alpha_umi.display import transcript_lengths, transcript_view
+    from alpha_umi.run_directory import load_renderer
 
+    renderer = load_renderer(model, observation_tokens)
+    transcript = renderer.render(trajectory)
+    return transcript_view(transcript, renderer.show), transcript_lengths(transcript)
+
+
+def _rows_shown(trajectory: Trajectory, role: str | None, model: Path | None) -> tuple[Text, Table]:
+    """The paper's rows of a role, or of all three."""
     from alpha_umi.data import Options
     from alpha_umi.data.paper_rows import rows
-    from alpha_umi.display import COLORS
+    from alpha_umi.display import rows_lengths, rows_view
+    from alpha_umi.transcript import ROLES
 
-    console = terminal()
-    for number, row in enumerate(rows([trajectory], Options.of(role=role)), 1):
-        console.rule(f"row {number}: {len(row['input'])} characters read, {len(row['target'])} learned")
-        console.print(Text.assemble((row["input"], "dim"), (row["target"], f"underline {COLORS.get(role, 'blue')}")))
+    found = [
+        (len(row["history"]), name, row)
+        for name in ([role] if role is not None else ROLES)
+        for row in rows([trajectory], Options.of(role=name))
+    ]
+    tokenizers = _tokenizers(model, sorted({name for _, name, _ in found}))
+    shown = [_token_row(tokenizers[name], name, row) for _, name, row in sorted(found, key=lambda one: one[0])]
+    return rows_view(shown), rows_lengths(shown)
+
+
+def _tokenizers(model: Path | None, roles: Iterable[str]) -> dict[str, PreTrainedTokenizerBase]:
+    """What tokenizes the rows of each role: a run's tokenizer, a checkpoint's, or the shipped one."""
+    from alpha_umi.engines.load import read_paper_run
+    from alpha_umi.run_directory import load_bare_tokenizer, load_renderer, read_info
+
+    if model is None or read_info(model) is not None:
+        return dict.fromkeys(roles, load_renderer(model, 256).tokenizer)
+    described = read_paper_run(model)
+    if described is None:
+        return dict.fromkeys(roles, load_bare_tokenizer(model.as_posix()))
+    return {role: load_bare_tokenizer(getattr(described, role, described.planner)) for role in roles}
+
+
+def _token_row(tokenizer: PreTrainedTokenizerBase, role: str, row: Mapping[str, Any]) -> TokenRow:
+    """A row as its model reads it, and the end token after what it has to write."""
+    from alpha_umi.display import TokenRow
+
+    def ids(text: str, whole: bool) -> list[int]:
+        return cast("list[int]", tokenizer(text, add_special_tokens=whole, verbose=False)["input_ids"])
+
+    def decode(ids: list[int]) -> str:
+        return cast("str", tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    end = [] if tokenizer.eos_token_id is None else [cast("int", tokenizer.eos_token_id)]
+    return TokenRow(role, ids(row["input"], True), [*ids(row["target"], False), *end], decode)
 
 
 @app.command()

@@ -12,10 +12,12 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from alpha_umi.errors import DataError
+from alpha_umi.errors import DataError, UserError
 
 _SPACE = " \t\r\n"
-SUFFIXES = (".json", ".jsonl", ".json.xz", ".jsonl.xz")
+SUFFIXES = (".json", ".jsonl", ".json.xz", ".jsonl.xz", ".parquet")
+_ROWS = 32  # of a Parquet file that are held at a time
+_PAGES = 1 << 16  # bytes of a column that are read from the disk at a time
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,10 @@ def reason(error: ValidationError) -> str:
 
 
 def source_files(path: str | Path) -> list[Path]:
-    """The data files that ``path`` names: itself, or, of a directory, its JSON files in order of name.
+    """The data files that ``path`` names: itself, or, of a directory, its JSON and Parquet files by name.
 
     Raises:
-        DataError: There is no such path, or the directory holds no JSON file (subdirectories are not searched).
+        DataError: There is no such path, or the directory holds no such file (subdirectories are not searched).
     """
     path = Path(path)
     if not path.exists():
@@ -82,15 +84,20 @@ class BrokenLine:
 
 
 def read_records(path: str | Path) -> Iterator[Any]:
-    """Yields the records of a JSON array, of a single JSON object or of a JSONL file, ``.xz`` or not.
+    """Yields the records of a JSON array, of a JSON object, of a JSONL file (``.xz`` or not), or of a Parquet file.
 
     JSONL (by its name, or because one object follows another) is streamed, and a line that isn't JSON comes as a
-    `BrokenLine`. The text of an array is held in memory as a whole, its records are parsed one at a time.
+    `BrokenLine`. The text of an array is held in memory as a whole, its records are parsed one at a time. Parquet (by
+    its name) is streamed too.
 
     Raises:
         DataError: The file can't be read or, not being JSONL, is not JSON; with the line number.
+        UserError: It is Parquet, and pyarrow is not installed.
     """
     path = Path(path)
+    if path.suffix == ".parquet":
+        yield from _rows(path)
+        return
     try:
         with lzma.open(path) if path.suffix == ".xz" else open(path, "rb") as file:
             if ".jsonl" in path.suffixes:
@@ -161,6 +168,33 @@ def _array(path: Path, text: str) -> Iterator[Any]:
         at, first = skip(stop), False
     if skip(at + 1) < len(text):
         raise fail(at + 1, "not JSON: text after the end of the array")
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"{path}: Parquet files are read with pyarrow; pip install 'alpha-umi[data]'") from error
+    try:
+        with parquet.ParquetFile(path, buffer_size=_PAGES, pre_buffer=False) as file:
+            for batch in file.iter_batches(_ROWS, use_threads=False):
+                yield from map(_as_json, batch.to_pylist())
+    except FileNotFoundError as error:
+        raise DataError(path, "no such file") from error
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(path, f"not a Parquet file that can be read: {error}") from error
+
+
+def _as_json(value: Any) -> Any:
+    """A Parquet value as one that JSON has: bytes as text, and dates and the like as they are printed."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _not_json(error: Exception, with_place: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""ToolRL's SFT rows (``rlla_sft.json``): ``{"instruction", "input", "output"}``, one step of a dialogue each.
+"""ToolRL's rows, one step of a dialogue each: ``{"instruction", "input", "output"}`` (``rlla_sft.json``).
 
 * ``instruction``: a sentence for the system, the tools as numbered blocks of Name, Description and Parameters, then
   the rules of the output's form. The sentence becomes the system message; the rules, which describe tags that the
@@ -6,6 +6,10 @@
 * ``input``: the history, ``<user>``, ``<think>``, ``<tool_call>``, ``<obs>`` and ``<response>`` blocks.
 * ``output``: the step, ``<think>`` and then ``<tool_call>`` (a JSON object a line) or ``<response>``. A step that calls
   ends the trajectory without an observation. A turn that does both has its response in the rationale.
+
+The rows for reinforcement learning (``train.parquet``, ``test.parquet``) hold the same texts as a ``prompt`` of a
+system and a user message and as ``reward_model.ground_truth``, and in ``extra_info`` a second time, which is left out.
+Nobody wrote their thoughts: nearly all are one of two fixed sentences.
 
 Names like ``Search Managers`` become legal function names. Parameter types come from several sources
 (``str, optional``, ``List[int]``) and become JSON Schema; which parameters are required is not said, and the calls
@@ -18,7 +22,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -60,6 +64,42 @@ class _Row(BaseModel):
     output: str
 
 
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["system", "user"]
+    content: str
+
+
+class _Reward(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    ground_truth: str
+
+
+class _Prompted(BaseModel):
+    """A row for reinforcement learning."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    prompt: list[_Said]
+    reward_model: _Reward
+    extra_info: dict[str, Any] = {}
+
+    def row(self) -> _Row:
+        if [said.role for said in self.prompt] != ["system", "user"]:
+            raise RecordError("prompt: not a system message and a user message")
+        texts = {
+            "instruction": self.prompt[0].content,
+            "input": self.prompt[1].content,
+            "output": self.reward_model.ground_truth,
+        }
+        more = {key: value for key, value in self.extra_info.items() if texts.get(key) != value}
+        rest = {"reward_model": self.reward_model.model_extra, "extra_info": more}
+        beside = (self.model_extra or {}) | {key: value for key, value in rest.items() if value}
+        return _Row.model_validate(beside | texts)
+
+
 @dataclass(frozen=True)
 class _Block:
     tag: str
@@ -68,7 +108,8 @@ class _Block:
 
 def read(record: Any, name: str, context: None = None) -> Trajectory:
     """Makes a trajectory of one row: its history and its step."""
-    row = _Row.model_validate(record)
+    prompted = isinstance(record, dict) and "prompt" in record
+    row = _Prompted.model_validate(record).row() if prompted else _Row.model_validate(record)
     found = _INSTRUCTION.fullmatch(row.instruction)
     if found is None:
         raise RecordError("instruction: not a sentence, a list of tools and rules")
@@ -86,12 +127,22 @@ def looks_like(record: Any) -> bool:
     if not isinstance(record, dict):
         return False
     history, output = record.get("input"), record.get("output")
+    if "prompt" in record:
+        history, output = _prompted_texts(record)
     return (
         isinstance(history, str)
         and history.startswith(_HISTORY)
         and isinstance(output, str)
         and output.lstrip().startswith("<think>")
     )
+
+
+def _prompted_texts(record: dict[str, Any]) -> tuple[Any, Any]:
+    """The history and the step of a row for reinforcement learning, if it is one."""
+    prompt, reward = record["prompt"], record.get("reward_model")
+    last = prompt[-1] if isinstance(prompt, list) and prompt else None
+    history = last.get("content") if isinstance(last, dict) else None
+    return history, reward.get("ground_truth") if isinstance(reward, dict) else None
 
 
 # ---- turns --------------------------------------------------------------------------------------------------------
@@ -224,4 +275,6 @@ def _type(written: Any) -> dict[str, Any]:
     return {} if "" in kinds or not kinds else {"type": sorted(kinds)}
 
 
-FORMAT = Format("toolrl", "ToolRL's SFT rows: instruction, dialogue history, and one step in tags", read, looks_like)
+FORMAT = Format(
+    "toolrl", "ToolRL's rows (JSON or Parquet): instruction, dialogue history, and one step in tags", read, looks_like
+)

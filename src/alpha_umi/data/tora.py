@@ -15,12 +15,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from alpha_umi.data.format import Format
+from alpha_umi.data.programs import PYTHON
 from alpha_umi.data.records import RecordError
 from alpha_umi.data.tool_schemas import keep
 from alpha_umi.trajectory import (
     AssistantMessage,
     Message,
-    Tool,
     ToolCall,
     ToolMessage,
     Trajectory,
@@ -29,17 +29,6 @@ from alpha_umi.trajectory import (
 )
 
 NAMESPACE = "tora"
-
-PYTHON = Tool.of(
-    "python",
-    "Runs a Python program and returns what it prints.",
-    {
-        "type": "object",
-        "properties": {"code": {"type": "string", "description": "The program."}},
-        "required": ["code"],
-    },
-)
-"""The one tool."""
 
 _RUN = re.compile(r"```python\n(.*?)\n?```\s*```output\n(.*?)\n?```", re.DOTALL)
 
