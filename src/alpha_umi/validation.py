@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -29,7 +31,7 @@ def check_call(call: ToolCall, tools: Sequence[Tool]) -> dict[str, Any]:
     arguments = call.parsed()
     if arguments is None:
         raise ToolError("invalid_arguments", "the arguments must be one JSON object")
-    problem = _unknown_parameter(tool, arguments) or _against_schema(tool, arguments)
+    problem = not_finite(arguments) or _unknown_parameter(tool, arguments) or _against_schema(tool, arguments)
     if problem is not None:
         raise ToolError("invalid_arguments", problem)
     return arguments
@@ -41,6 +43,21 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     rest = f"did you mean {near[0]!r}?" if near else f"the tools are {', '.join(names)}"
     return f"there is no tool {name!r}; {rest}"
+
+
+def not_finite(value: Any) -> str | None:
+    """The first number in a parsed JSON value that JSON has no form for, in words; None if there is none.
+
+    Python reads ``NaN`` and ``Infinity``, which JSON doesn't have, and takes ``1e999`` for an infinity.
+    """
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        where, one = waiting.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return f"{repr(where)[1:-1] + ': ' if where else ''}{json.dumps(one)} is no finite number"
+        inner = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+        waiting += [(f"{where}.{key}" if where else str(key), part) for key, part in inner][::-1]
+    return None
 
 
 def declared_parameters(tool: Tool) -> list[str] | None:

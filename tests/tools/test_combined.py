@@ -80,6 +80,14 @@ def test_what_sources_say_of_their_tools_is_said_under_the_new_names() -> None:
     assert source.in_order == {"o", "o_3", "p"}
 
 
+def test_what_sources_leave_out_is_all_there_with_the_reasons() -> None:
+    first, second = Named("a", "f"), Named("b", "g")
+    first.left_out = {"GET /x": "no reason"}  # pyright: ignore[reportAttributeAccessIssue]
+    second.left_out = {"GET /x": "another", "GET /y": "a third"}  # pyright: ignore[reportAttributeAccessIssue]
+    source = CombinedSource([first, Named("c", "h"), second])
+    assert source.left_out == {"GET /x": "no reason", "GET /x (2)": "another", "GET /y": "a third"}
+
+
 def test_a_list_of_tools_that_changes_is_followed() -> None:
     first, second = Named("a", "one"), Marked("b", "one", "two")
     source = CombinedSource([first, second])

@@ -148,6 +148,27 @@ def test_what_is_given_wrong_is_one_sentence(umi: Umi, arguments: tuple[str, ...
     assert says in str(result.exception)
 
 
+def test_a_retriever_without_a_number_of_tools_is_refused(umi: Umi) -> None:
+    result = umi("run", "Price?", "--tools", "my_tools.py", "--retriever", "some/model")
+    assert isinstance(result.exception, UserError)
+    assert "add --retrieve K" in str(result.exception)
+
+
+def test_what_cannot_be_offered_is_said_once_beside_the_run(umi: Umi) -> None:
+    get = {"parameters": [{"name": "p", "in": "query", "schema": {"$ref": "http://elsewhere/x"}}]}
+    document = {"openapi": "3.1.0", "servers": [{"url": "http://127.0.0.1:9"}], "paths": {"/ok": {"get": {}}}}
+    document["paths"] |= {f"/{name}": {"get": get} for name in "abcde"}
+    Path("api.json").write_text(json.dumps(document))
+    result = umi("run", "Price?", "--tools", "api.json", "--json")
+    assert outcome(result)["stop_reason"] == "answered"
+    lines = result.stderr.splitlines()
+    assert lines[0] == "5 of what the sources have can't be a tool and is left out"
+    assert [line.partition(":")[0] for line in lines[1:4]] == ["GET /a", "GET /b", "GET /c"]
+    assert lines[4] == "... and 2 more, which `umi tools SOURCE` lists"
+    talk = umi("chat", "--tools", "api.json", given="Price?\nThanks.\n")
+    assert talk.stderr.count("is left out") == 1
+
+
 def test_a_conversation_keeps_its_tools_and_their_state(umi: Umi) -> None:
     book = [wanted("book", hotel="Bobru")] * 2
     result = umi("chat", "--tools", "my_tools.py", "--approve", "never", calls=book, given="Book!\nThank you.\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ from alpha_umi.tools.functions import Function, load_module, public_functions, r
 class Color(Enum):
     RED = "red"
     BLUE = "blue"
+
+
+class Distance(Enum):
+    NEAR = 1.0
+    FAR = math.inf
 
 
 @dataclass
@@ -91,6 +97,17 @@ def test_a_parameter_without_a_hint_takes_anything() -> None:
 
     assert Function.of("free", free).parameters == {"type": "object", "properties": {"x": {}}, "required": ["x"]}
     assert called(free, x={"a": [1]}) == '[{"a": [1]}, [], {}]'
+
+
+def test_an_infinite_default_is_not_shown_and_an_infinite_choice_is_refused() -> None:
+    def near(x: float = math.inf, y: float = 1.5) -> None: ...
+
+    def choice(x: Distance) -> None: ...
+
+    shown = Function.of("near", near).parameters["properties"]
+    assert [field.get("default") for field in shown.values()] == [None, 1.5]
+    with pytest.raises(UserError, match=r"choice can't be turned into a JSON Schema: .*Infinity is no finite number"):
+        Function.of("choice", choice)
 
 
 def test_a_default_that_json_cannot_hold_is_not_shown() -> None:

@@ -115,16 +115,25 @@ def tool(name: str, **hints: Any) -> mcp_types.Tool:
 def test_a_tool_may_write_unless_its_server_says_that_it_reads(
     hints: dict[str, Any], writes: bool, repeatable: bool
 ) -> None:
-    (read,) = read_tools([tool("f", **hints)])
+    ((read,), _) = read_tools([tool("f", **hints)])
     assert (read.writes, read.repeatable) == (writes, repeatable)
 
 
 def test_tools_have_legal_unique_names_and_their_own_schemas() -> None:
-    read = read_tools([tool("a/b.c"), tool("a b c"), tool("…"), tool("x" * 100), tool("x" * 100)])
+    read, left_out = read_tools([tool("a/b.c"), tool("a b c"), tool("…"), tool("x" * 100), tool("x" * 100)])
+    assert left_out == {}
     assert [one.tool.name for one in read] == ["a_b_c", "a_b_c_2", "tool", "x" * 64, "x" * 62 + "_2"]
     assert read[0].name == "a/b.c"
     assert json.dumps(read[0].tool.parameters) == '{"type": "object", "properties": {"b": {}, "a": {}}}'
     assert read[0].tool.description == "Does it."
+
+
+def test_a_tool_whose_schema_is_no_json_is_left_out_with_the_reason() -> None:
+    broken = tool("broken")
+    broken.input_schema["properties"]["b"] = {"maximum": float("inf")}
+    read, left_out = read_tools([tool("good"), broken])
+    assert [one.name for one in read] == ["good"]
+    assert left_out == {"broken": "its schema is no JSON: properties.b.maximum: Infinity is no finite number"}
 
 
 # ---- results --------------------------------------------------------------------------------------------------------

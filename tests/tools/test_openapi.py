@@ -281,6 +281,8 @@ def test_a_reference_out_of_the_document_is_never_followed(tmp_path: Path, refer
         (body_of({}, "application/octet-stream", required=True), "its body is of application/octet-stream"),
         ({"/x": {"get": []}}, "valid dictionary"),
         (operation("query", schema={"$ref": "#/components/schemas/Round"}), "defined by itself"),
+        (operation("query", schema={"maximum": float("nan")}), "properties.p.maximum: NaN is no finite number"),
+        (operation("query", schema={"enum": [1, float("inf")]}), "enum.1: Infinity is no finite number"),
     ],
 )
 def test_an_operation_that_cannot_be_used_is_left_out_alone(tmp_path: Path, paths: dict[str, Any], words: str) -> None:
@@ -309,6 +311,7 @@ def test_an_operation_that_cannot_be_used_is_left_out_alone(tmp_path: Path, path
         ({"$ref": "#/components/schemas/Text", "description": "ignored in 3.0"}, STRING),
         ({"type": "integer", "maximum": "50", "minimum": 1}, {"type": "integer", "minimum": 1}),
         ({"type": "strin", "enum": "x", "required": True}, {}),
+        ({"type": "string", "pattern": "(", "minLength": 1}, {"type": "string", "minLength": 1}),
         ({"type": "array", "items": "nothing"}, {"type": "array", "items": {}}),
         ("no schema", {}),
     ],

@@ -105,6 +105,11 @@ def test_a_call_is_made_as_it_was_meant(text: str) -> None:
         ('{"name": "get_wether", "arguments": {"name": "pay"}', "unknown_tool", "did you mean 'get_weather'?"),
         ('{"name": "get_weather", "arguments": {"town": "Rome"}}', "invalid_arguments", "the parameters are city"),
         ('[{"name": "get_weather", "arguments": {}}, {"name": "pay", "arguments": {}}]', "malformed_call", "no call"),
+        # keys that Python has and JSON has not
+        ("get_weather{1: 2}", "invalid_arguments", "no parameter '1'"),
+        ("{1: {2: 3}}", "unknown_tool", "there is no tool '1'"),
+        ("{'name': 'get_weather', 'arguments': {None: 1}}", "invalid_arguments", "no parameter 'null'"),
+        ("{'name': 'get_weather', 'arguments': {'at': {'lat': 1e999}}}", "invalid_arguments", "at.lat: Infinity is no"),
     ],
 )
 def test_what_cannot_be_repaired_is_told_what_is_wrong_with_it(text: str, kind: str, words: str) -> None:

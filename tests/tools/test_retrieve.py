@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_umi.tools.retrieve import K1, B, Bm25, ToolIndex, recall_at, retrieve, words
+from alpha_umi.errors import UserError
+from alpha_umi.tools.retrieve import (
+    K1,
+    B,
+    Bm25,
+    EmbeddingIndex,
+    ToolIndex,
+    open_retriever,
+    recall_at,
+    retrieve,
+    words,
+)
 from alpha_umi.tools.toolbench import function_name, read_toolbench
 from alpha_umi.trajectory import Tool
 
@@ -74,6 +90,75 @@ def test_schemas_of_any_shape_can_be_indexed() -> None:
         Tool('{"name": "g", "parameters": {"properties": {"x": true}}}'),
     )
     assert retrieve(odd, "x", 1)[0].name == "g"
+
+
+class Senses:
+    """An encoder of two dimensions, whether a text is of weather and whether of money, in words of its own."""
+
+    WORDS = (("weather", "rain", "umbrella"), ("price", "cheap", "cost"))
+
+    def _vectors(self, texts: list[str]) -> np.ndarray:
+        found = [[1e-3 + sum(word in text.lower() for word in sense) for sense in self.WORDS] for text in texts]
+        return np.array(found) / np.linalg.norm(found, axis=1, keepdims=True)
+
+    def encode_query(self, sentences: list[str], *, normalize_embeddings: bool) -> np.ndarray:
+        assert normalize_embeddings
+        return self._vectors(sentences)
+
+    def encode_document(self, sentences: list[str], *, normalize_embeddings: bool) -> np.ndarray:
+        assert normalize_embeddings
+        return self._vectors(sentences)
+
+
+@pytest.mark.parametrize(("query", "best"), [("Do I need an umbrella?", "getWeather"), ("Is it cheap?", "hotel_price")])
+def test_a_model_finds_tools_by_their_meaning(query: str, best: str) -> None:
+    index = EmbeddingIndex(TOOLS, Senses())
+    assert index.ranked(query)[0].name == best
+    assert sorted(found.name for found in index.ranked(query)) == sorted(each.name for each in TOOLS)
+    assert retrieve(TOOLS, query, 1, lambda tools: EmbeddingIndex(tools, Senses()))[0].name == best
+
+
+def test_an_index_of_no_tools_finds_none() -> None:
+    class Never(Senses):
+        def _vectors(self, texts: list[str]) -> np.ndarray:
+            return np.zeros((0, 0))
+
+    assert EmbeddingIndex((), Never()).ranked("x") == []
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], Any]], None]:
+    """Puts a package in the place of sentence-transformers that loads a model as it is told."""
+
+    def put(load: Callable[[str], Any]) -> None:
+        module = ModuleType("sentence_transformers")
+        module.SentenceTransformer = load  # pyright: ignore[reportAttributeAccessIssue]
+        monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+
+    return put
+
+
+def test_a_model_is_loaded_by_its_name(package: Callable[[Callable[[str], Any]], None]) -> None:
+    named: list[str] = []
+    package(lambda name: named.append(name) or Senses())
+    assert open_retriever("some/model")(TOOLS).ranked("umbrella")[0].name == "getWeather"
+    assert named == ["some/model"]
+    assert isinstance(open_retriever("bm25")(TOOLS), ToolIndex)
+
+
+def test_a_model_that_is_not_there_is_one_sentence(package: Callable[[Callable[[str], Any]], None]) -> None:
+    def fails(name: str) -> Any:
+        raise OSError("it is neither a folder\nnor on the hub")
+
+    package(fails)
+    with pytest.raises(UserError, match=r"--retriever no/model: .*neither a folder$"):
+        open_retriever("no/model")
+
+
+def test_without_the_package_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(UserError, match=r"pip install 'alpha-umi\[retrieval\]', or leave the option out for bm25"):
+        open_retriever("some/model")
 
 
 @pytest.mark.parametrize(

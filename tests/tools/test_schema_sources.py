@@ -47,6 +47,9 @@ def test_nobody_here_executes_a_described_tool(tmp_path: Path) -> None:
         ('[{"description": "nameless"}]', "no function object"),
         ('[{"name": "f", "parameters": {"type": 3}}]', "no JSON Schema"),
         ('[{"type": "retrieval", "function": {"name": "f"}}]', "not of type function"),
+        ('[{"name": "f", "parameters": {"properties": {"x": {"maximum": NaN}}}}]', "'f' is no JSON: .*maximum: NaN"),
+        ('[{"name": "f", "parameters": {"default": {"x": 1e999}}}]', "Infinity is no finite number"),
+        ("[" * 3000, "nested too deeply"),
     ],
 )
 def test_what_is_no_list_of_schemas_is_refused_by_the_files_name(tmp_path: Path, text: str, says: str) -> None:

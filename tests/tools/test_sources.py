@@ -9,9 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from alpha_umi.errors import UserError
 from alpha_umi.tools import Observation, OpenApiOptions, execute, open_sources, open_tools
+from alpha_umi.tools.source_list import listed_sources
 from alpha_umi.trajectory import ToolCall
 
 DOCUMENT: dict[str, Any] = {
@@ -138,6 +140,68 @@ def test_credentials_are_given_as_the_name_of_a_variable(folder: Path, pair: str
         pytest.raises(UserError, match=r"give SCHEME=VARIABLE"),
         open_tools(["pets.yaml"], QUERY, OpenApiOptions(auth=[pair])),
     ):
+        raise AssertionError
+
+
+OWN = """
+- schemas.json
+- source: pets.yaml
+  only: [listPets]
+  tag: []
+  base_url: http://127.0.0.1:2
+  auth: {header:X-Key: OTHER_TOKEN}
+- pets.json
+"""
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_a_list_of_sources_has_options_for_each_document(
+    folder: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PET_TOKEN", "canary-1")
+    monkeypatch.setenv("OTHER_TOKEN", "canary-2")
+    (folder / "list").write_text(OWN if form == "yaml" else json.dumps(yaml.safe_load(OWN)))
+    options = OpenApiOptions(tags=["change"], base_url="http://127.0.0.1:1/", auth=["bearer=PET_TOKEN"])
+    listed = list(listed_sources(["my_tools.py", "@list"], options))
+    assert [one.spec for one in listed] == ["my_tools.py", "schemas.json", "pets.yaml", "pets.json"]
+    own = OpenApiOptions(["listPets"], [], "http://127.0.0.1:2", ["header:X-Key=OTHER_TOKEN"])
+    assert [one.openapi for one in listed] == [options, options, own, options]
+    with open_tools(["@list"], QUERY, options) as opened:
+        assert [tool.name for tool in opened.source.tools] == ["ping", "listPets", "addPet"]
+
+
+def test_what_an_entry_does_not_say_the_command_line_does(folder: Path) -> None:
+    (folder / "list").write_text("- source: pets.yaml\n  base_url: http://127.0.0.1:2\n")
+    with open_tools(["@list"], QUERY, OpenApiOptions(tags=["change"])) as opened:
+        assert [tool.name for tool in opened.source.tools] == ["addPet"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no list of tool sources"),
+        ("source: pets.yaml", "no list of tool sources"),
+        ("- [", "list, line 1: neither YAML nor JSON"),
+        ("- 3", "entry 1: Input should be an object"),
+        ("- pets.yaml\n- {source: pets.yaml, only: listPets}", "entry 2: only: Input should be a valid list"),
+        ("- {source: pets.yaml, tags: [x]}", "entry 1: tags: Extra inputs are not permitted"),
+        ("- {only: [listPets]}", "entry 1: source: Field required"),
+        ("- '@list'", "can't name another"),
+        ("- {source: schemas.json, only: [ping]}", "list, entry 1: only, tag, auth and base_url are for OpenAPI"),
+        ("- {source: pets.yaml, auth: {bearer: ''}}", "give SCHEME=VARIABLE"),
+        ("[" * 5000, "nested too deeply"),
+        ("\x00", "neither YAML nor JSON"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused_in_one_sentence(folder: Path, text: str, says: str) -> None:
+    (folder / "list").write_text(text)
+    with pytest.raises(UserError, match=says) as caught, open_tools(["@list"], QUERY):
+        raise AssertionError
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml: can't be read"), open_tools(["@nowhere.yaml"], QUERY):
         raise AssertionError
 
 

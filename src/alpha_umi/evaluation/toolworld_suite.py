@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alpha_umi.agent import ChosenStrategy, Limits, React, open_trace
+from alpha_umi.agent import ChosenStrategy, Limits, React
 from alpha_umi.engines.base import Engine
-from alpha_umi.evaluation.live import EpisodeResult, failures_markdown, live_scores
+from alpha_umi.evaluation.kept import OnProgress, kept, scored_episodes, searched
 from alpha_umi.evaluation.live_run import NO_CLOCK, run_toolworld
 from alpha_umi.evaluation.metrics import StepPrediction, StepReference, paper_scores
 from alpha_umi.evaluation.static import StaticPredictions, static_predictions
 from alpha_umi.evaluation.strict import strict_scores
 from alpha_umi.toolworld import SPLITS, Task, make_task, make_tasks, solve
-from alpha_umi.trajectory import OURS, Trajectory, atomic_write, write_json
 from alpha_umi.transcript import Voice
 
 INSTRUCTIONS: Mapping[str, int] = {split: 200 if split in ("I1-Inst", "I1-Tool") else 100 for split in SPLITS}
@@ -25,11 +23,6 @@ INSTRUCTIONS: Mapping[str, int] = {split: 200 if split in ("I1-Inst", "I1-Tool")
 
 SPAN_TOKENS: Mapping[Voice, int] = {"planner": 192, "caller": 192, "summarizer": 192, "assistant": 384}
 """Longest span of each voice in ToolWorld: twice what the oracle writes, so only a model that is lost is cut."""
-
-PROTOCOL = 3
-"""Of the figures kept on disk; those of another protocol are computed again."""
-
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ def evaluate_static(
         return static_scores(run, suite.seed)
 
     return {
-        split: _kept(folder, f"static-{split}", count, suite.seed, lambda s=split, c=count: one(s, c))
+        split: kept(folder, f"static-{split}", count, suite.seed, lambda s=split, c=count: one(s, c))
         for split, count in suite.instructions.items()
     }
 
@@ -115,57 +108,17 @@ def evaluate_live(
     limits = replace(limits, seconds=NO_CLOCK, max_new_tokens=SPAN_TOKENS)
 
     def one(split: str) -> dict[str, Any]:
-        steps = None if folder is None or isinstance(strategy, React) else folder / f"live-{split}-steps.jsonl"
-        with open_trace(steps) as trace:
-            results = run_toolworld(
+        scores, _ = scored_episodes(
+            folder, split, strategy, lambda trace: run_toolworld(
                 engine, suite.tasks(split), concurrency=concurrency, limits=limits,
                 on_progress=lambda done, total: on_progress(f"live {split}", done, total), strategy=strategy,
                 trace=trace,
-            )  # fmt: skip
-        if folder is not None:
-            _write_episodes(folder, split, results)
-        return live_scores(results, suite.seed).to_json()
+            ), suite.seed,
+        )  # fmt: skip
+        return scores
 
-    # what ReACT makes of the usual instructions has been kept without naming them
-    usual = isinstance(strategy, React) and (limits.steps, limits.tokens) == (Limits.steps, Limits.tokens)
-    searched = {} if usual else {"strategy": f"{strategy}, steps {limits.steps}, tokens {limits.tokens}"}
-    named = searched | ({"faulty": True} if suite.faulty else {})
+    named = searched(strategy, limits) | ({"faulty": True} if suite.faulty else {})
     return {
-        split: _kept(folder, f"live-{split}", count, suite.seed, lambda s=split: one(s), named)
+        split: kept(folder, f"live-{split}", count, suite.seed, lambda s=split: one(s), named)
         for split, count in suite.instructions.items()
     }
-
-
-def _write_episodes(folder: Path, split: str, results: Sequence[EpisodeResult]) -> None:
-    with atomic_write(folder / f"live-{split}-episodes.jsonl") as file:
-        for result in results:
-            trajectory = result.trajectory
-            verdict = {"solved": result.solved, "reason": result.reason, "stop_reason": result.stop_reason}
-            kept = Trajectory(
-                trajectory.tools, trajectory.messages, result.task_id, {OURS: {"verdict": verdict}}
-            )
-            file.write(kept.to_json() + "\n")
-    with atomic_write(folder / f"live-{split}-failures.md") as file:
-        file.write(failures_markdown(results))
-
-
-def _kept(
-    folder: Path | None,
-    name: str,
-    count: int,
-    seed: int,
-    compute: Callable[[], dict[str, Any]],
-    more: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What the folder has of these instructions, or what is computed and kept there."""
-    if folder is None:
-        return compute()
-    path = folder / f"{name}.json"
-    suite = {"instructions": count, "seed": seed, "protocol": PROTOCOL, **(more or {})}
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("suite") == suite:
-            return kept["scores"]
-    scores = compute()
-    write_json(path, {"suite": suite, "scores": scores})
-    return scores

@@ -7,12 +7,13 @@ source without them writes nothing, runs everything itself, may be called side b
     client      names of the tools that nobody here executes: a call is handed out to whoever runs the agent
     in_order    names of the tools whose calls of one turn are made one after another, in their order
     reversible  names of the tools whose effects snapshot() and restore(state) can take back
+    left_out    what the source has but can't offer as a tool, with the reason
     aclose()    frees what the source holds
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from alpha_umi.trajectory import Tool
@@ -67,6 +68,12 @@ class _GoesBack(Protocol):
 
 
 @runtime_checkable
+class _LeavesOut(Protocol):
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+
+
+@runtime_checkable
 class _Closes(Protocol):
     async def aclose(self) -> None: ...
 
@@ -89,6 +96,11 @@ def ordered_tools(source: ToolSource) -> frozenset[str]:
 def reversible_tools(source: ToolSource) -> frozenset[str]:
     """Names of the tools whose effects can be taken back."""
     return source.reversible if isinstance(source, _GoesBack) else frozenset()
+
+
+def left_out(source: ToolSource) -> Mapping[str, str]:
+    """What the source has but can't offer as a tool, with the reason."""
+    return source.left_out if isinstance(source, _LeavesOut) else {}
 
 
 def snapshot(source: ToolSource) -> object:

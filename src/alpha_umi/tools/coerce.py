@@ -9,19 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import UndefinedTypeCheck
+
 _DEEPEST = 16
-_FITS: Mapping[str, Callable[[Any], bool]] = {
-    "string": lambda value: isinstance(value, str),
-    "integer": lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value == int(value),
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "boolean": lambda value: isinstance(value, bool),
-    "array": lambda value: isinstance(value, list),
-    "object": lambda value: isinstance(value, dict),
-    "null": lambda value: value is None,
-}
 
 
 def coerced(value: Any, schema: Any, depth: int = 0) -> Any:
@@ -41,10 +34,11 @@ def coerced(value: Any, schema: Any, depth: int = 0) -> Any:
 
 
 def _fits(value: Any, kind: str) -> bool:
+    """Whether the value is of the type, or the type is none that JSON Schema knows."""
     try:
-        return kind not in _FITS or _FITS[kind](value)
-    except (OverflowError, ValueError):  # int() of an infinite number, or of none
-        return False
+        return Draft202012Validator.TYPE_CHECKER.is_type(value, kind)
+    except UndefinedTypeCheck:
+        return True
 
 
 def _made(value: Any, kind: str) -> list[Any]:

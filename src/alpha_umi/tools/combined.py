@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,6 +12,7 @@ from alpha_umi.tools.base import (
     ToolSource,
     client_tools,
     close,
+    left_out,
     ordered_tools,
     restore,
     reversible_tools,
@@ -61,6 +63,16 @@ class CombinedSource:
     def reversible(self) -> frozenset[str]:
         """Names of the tools whose effects can be taken back."""
         return self._names(reversible_tools)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What the sources can't offer, with the reasons; a name that an earlier one has gets a number."""
+        merged: dict[str, str] = {}
+        for source in self._sources:
+            for name, reason in left_out(source).items():
+                numbered = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+                merged[next(one for one in numbered if one not in merged)] = reason
+        return merged
 
     def snapshot(self) -> tuple[object, ...]:
         """The state of every source that can go back."""

@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools.base import WRITES_MARK
+from alpha_umi.validation import not_finite
 
 _SECTION = re.compile(
     r"(Args|Arguments|Parameters|Keyword Args|Returns?|Raises|Yields?|Examples?|Notes?|Warnings?|Attributes|References|"
@@ -227,7 +228,12 @@ def _schema(
         default = parameters[key].default
         if default is not inspect.Parameter.empty and default is not None:
             with contextlib.suppress(PydanticSerializationError):
-                field.setdefault("default", to_jsonable_python(default))
+                written = to_jsonable_python(default)
+                if not_finite(written) is None:
+                    field.setdefault("default", written)
+    problem = not_finite(made)
+    if problem is not None:
+        raise _no_schema(name, ValueError(problem))
     # that no other argument is taken goes without saying
     return {"type": "object", "properties": properties} | {
         key: made[key] for key in ("required", "$defs") if key in made

@@ -34,7 +34,8 @@ from alpha_umi.tools.addresses import AddressPolicy, CheckedTransport, Resolver,
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_WORTH_RETRYING = frozenset({429, 502, 503, 504})
+BUSY_STATUSES = frozenset({429, 502, 503, 504})
+"""Of a server that may answer if it is asked again."""
 _CHARSETS = frozenset({"utf-8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252", "utf-16", "utf-16le"})
 _TEXT_TYPES = frozenset({"json", "xml", "javascript", "yaml", "x-yaml", "x-ndjson", "x-www-form-urlencoded"})
 _UNSPECIFIC_TYPES = frozenset({"application/octet-stream", "binary/octet-stream", "application/vnd.oai.openapi"})
@@ -161,11 +162,11 @@ class HttpClient:
         retries = self.limits.retries if request.method in _IDEMPOTENT else 0
         attempt = 0
         while True:
-            wait = 0.5 * 2**attempt
+            wait = seconds_before_retry(attempt)
             try:
                 reply = await self._follow(request)
-                wait = wait if reply.retry_after is None else reply.retry_after
-                if reply.status not in _WORTH_RETRYING or attempt == retries or clock() + wait >= end:
+                wait = seconds_before_retry(attempt, reply.retry_after)
+                if reply.status not in BUSY_STATUSES or attempt == retries or clock() + wait >= end:
                     return reply
             except ToolError as error:
                 if error.kind != "connection" or attempt == retries or clock() + wait >= end:
@@ -268,6 +269,11 @@ def _same_site(one: httpx2.URL, other: httpx2.URL) -> bool:
     if one.scheme == other.scheme:
         return _port(one) == _port(other)
     return (one.scheme, _port(one), _port(other)) == ("http", 80, 443)
+
+
+def seconds_before_retry(attempt: int, retry_after: float | None = None) -> float:
+    """Seconds to wait after an attempt (the first is 0): what the server asks for, or twice as long each time."""
+    return 0.5 * 2**attempt if retry_after is None else retry_after
 
 
 def retry_after_seconds(retry_after: str) -> float | None:

@@ -36,6 +36,7 @@ from pydantic import ValidationError
 
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools.addresses import Resolver, system_resolver
+from alpha_umi.tools.http import BUSY_STATUSES, seconds_before_retry
 from alpha_umi.tools.mcp_http import Fault
 from alpha_umi.tools.mcp_result import McpTool, read_tools, result_text
 from alpha_umi.tools.mcp_server import HttpServer, StdioServer, read_server
@@ -52,13 +53,17 @@ PROBE_SECONDS = 3.0
 RETRIES = 2
 LONGEST_WAIT = 10.0
 """Seconds; a server that wants to be asked again later than that is not."""
-_WORTH_RETRYING = frozenset({"died", "connection", "http_429", "http_502", "http_503", "http_504"})
+_WORTH_RETRYING = frozenset({"died", "connection", *(f"http_{status}" for status in BUSY_STATUSES)})
 _PAGES = 100
 _REASON_BYTES = 2000
 
 
 class McpSource:
-    """The tools of one server; from `open_mcp`. To be used in one event loop."""
+    """The tools of one server; from `open_mcp`. To be used in one event loop.
+
+    Attributes:
+        left_out: Tools of the server that can't be offered, with the reason.
+    """
 
     def __init__(self, server: StdioServer | HttpServer, resolve: Resolver, sleep: Sleep) -> None:
         self._server = server
@@ -68,6 +73,7 @@ class McpSource:
         self._lock = asyncio.Lock()
         self._session: Session | None = None
         self._offered: dict[str, McpTool] = {}
+        self.left_out: dict[str, str] = {}
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -119,7 +125,8 @@ class McpSource:
             raise UserError(f"--tools mcp:{self._hide(str(self._server))}: {words}") from error
         if not self._offered:
             await self.aclose()
-            raise UserError(f"--tools mcp:{self._hide(str(self._server))}: the server has no tools")
+            reason = next((f" that can be offered: {why}" for why in self.left_out.values()), "")
+            raise UserError(f"--tools mcp:{self._hide(str(self._server))}: the server has no tools{reason}")
 
     async def _attempts(self, offered: McpTool, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
         for attempt in itertools.count():
@@ -129,7 +136,7 @@ class McpSource:
             except _Failed as failure:
                 forgotten = session.lost and attempt == 0  # the call did not get through, whatever it does
                 again = offered.repeatable and attempt < RETRIES and failure.kind in _WORTH_RETRYING
-                wait = 0.5 * 2**attempt if failure.retry_after is None else failure.retry_after
+                wait = seconds_before_retry(attempt, failure.retry_after)
                 if not forgotten and (not again or wait > LONGEST_WAIT):
                     raise
                 await self._sleep(0 if forgotten or session.ended else wait)
@@ -151,7 +158,8 @@ class McpSource:
     async def _list(self, session: Session) -> None:
         session.changed = False
         try:
-            self._offered = {one.tool.name: one for one in read_tools(await _listed(session))}
+            offered, self.left_out = read_tools(await _listed(session))
+            self._offered = {one.tool.name: one for one in offered}
         except BaseException:
             session.changed = True
             raise

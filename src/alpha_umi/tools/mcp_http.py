@@ -20,9 +20,8 @@ import mcp_types
 from alpha_umi.errors import ToolError
 from alpha_umi.tools.addresses import AddressPolicy, CheckedTransport, Resolver
 from alpha_umi.tools.http import parse_url, retry_after_seconds, status_phrase
-from alpha_umi.tools.mcp_server import HttpServer
+from alpha_umi.tools.mcp_server import MESSAGE_BYTES, HttpServer
 
-MESSAGE_BYTES = 16 * 2**20
 _KEY = "alpha_umi"
 _ERROR_BYTES = 64 * 1024
 _BEGINNING = 1000  # characters of a body that an error shows

@@ -11,6 +11,7 @@ from alpha_umi.errors import ToolError
 from alpha_umi.tools.names import legal_name, unique_name
 from alpha_umi.tools.text import stripped
 from alpha_umi.trajectory import Tool, json_text
+from alpha_umi.validation import not_finite
 
 DESCRIPTION_LIMIT = 4096
 
@@ -32,17 +33,25 @@ class McpTool:
     repeatable: bool
 
 
-def read_tools(listed: Iterable[mcp_types.Tool]) -> tuple[McpTool, ...]:
-    """The tools of a server's list, in its order, under legal and unique names; its schemas are kept as they are."""
+def read_tools(listed: Iterable[mcp_types.Tool]) -> tuple[tuple[McpTool, ...], dict[str, str]]:
+    """The tools of a server's list, in its order, and those that can't be offered, with the reason.
+
+    Names are made legal and unique; schemas are kept as they are.
+    """
     tools: dict[str, McpTool] = {}
+    left_out: dict[str, str] = {}
     for one in listed:
+        problem = not_finite(one.input_schema)
+        if problem is not None:
+            left_out[stripped(one.name)] = f"its schema is no JSON: {problem}"
+            continue
         name = unique_name(legal_name(one.name, "tool"), tools)
         hints = one.annotations or mcp_types.ToolAnnotations()
         reads = hints.read_only_hint is True and hints.destructive_hint is not True
         description = stripped(one.description or one.title or "")[:DESCRIPTION_LIMIT]
         tool = Tool.of(name, description, one.input_schema, {"mcp": {"name": stripped(one.name)}})
         tools[name] = McpTool(tool, one.name, not reads, reads or hints.idempotent_hint is True)
-    return tuple(tools.values())
+    return tuple(tools.values()), left_out
 
 
 def result_text(result: mcp_types.CallToolResult) -> str:

@@ -27,6 +27,8 @@ INHERITED = (
     *("APPDATA", "LOCALAPPDATA", "PATHEXT", "PROGRAMFILES", "SYSTEMROOT", "TEMP", "USERNAME", "USERPROFILE"),
 )
 """Variables that a command is given without being asked; a shell function in one of them is not passed on."""
+MESSAGE_BYTES = 16 * 2**20
+"""Longest message of a server; images in it are base64."""
 _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 

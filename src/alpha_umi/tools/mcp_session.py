@@ -19,8 +19,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 import alpha_umi
 from alpha_umi.errors import ToolError
 from alpha_umi.tools.addresses import Resolver
-from alpha_umi.tools.mcp_http import MESSAGE_BYTES, McpHttpTransport, http_client
-from alpha_umi.tools.mcp_server import HttpServer, StdioServer
+from alpha_umi.tools.mcp_http import McpHttpTransport, http_client
+from alpha_umi.tools.mcp_server import MESSAGE_BYTES, HttpServer, StdioServer
 from alpha_umi.tools.mcp_stdio import StdioTransport
 
 _CLOSE_SECONDS = 8.0

@@ -20,10 +20,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 
 from alpha_umi.errors import ToolError
-from alpha_umi.tools.mcp_server import StdioServer
+from alpha_umi.tools.mcp_server import MESSAGE_BYTES, StdioServer
 
-MESSAGE_BYTES = 16 * 2**20
-"""Longest message of a server; images in it are base64."""
 _EXIT_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})\b')

@@ -29,6 +29,7 @@ from alpha_umi.tools.openapi_request import build_request
 from alpha_umi.tools.openapi_schema import sound
 from alpha_umi.tools.text import masked
 from alpha_umi.trajectory import Tool
+from alpha_umi.validation import not_finite
 
 DOCUMENT_BYTES = 20 * 2**20
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -40,7 +41,7 @@ class OpenApiSource:
     Attributes:
         tools: The tools, in the document's order.
         writes: Names of the tools that may change something: all whose method is not GET, HEAD or OPTIONS.
-        left_out: Operations that can't become tools, with the reason.
+        left_out: Operations that can't become tools, with the reason; nothing where the user named those to keep.
     """
 
     def __init__(
@@ -98,8 +99,8 @@ async def open_openapi(
         resolve: Finds a host's addresses.
 
     Raises:
-        UserError: The document can't be read or has no usable operation, a filter matches nothing, the base URL is no
-            URL, or a secret is missing.
+        UserError: The document can't be read or has no usable operation, a filter matches nothing or what can't be
+            used, the base URL is no URL, or a secret is missing.
     """
     base = None if base_url is None else _checked_base(base_url)
     document = await _load(spec, resolve)
@@ -114,7 +115,8 @@ async def open_openapi(
     client = HttpClient(
         trusted | ({base} if base else set()), limits=limits, hide=_hiding(credentials), resolve=resolve
     )
-    return OpenApiSource(_filtered(operations, only, tags), left_out, credentials, client)
+    kept = _filtered(operations, only, tags, left_out)
+    return OpenApiSource(kept, {} if only else left_out, credentials, client)
 
 
 def _checked_base(base_url: str) -> str:
@@ -175,17 +177,25 @@ def tools_of(
         if isinstance(operation, Unusable):
             left_out[key] = str(operation)
             continue
+        schema = sound(operation.schema)
+        problem = not_finite(schema)
+        if problem is not None:
+            left_out[key] = f"its schema is no JSON: {problem}"
+            continue
         name = unique_name(legal_name(operation.id, "operation"), tools)
         extra = {"openapi": {"method": operation.method, "path": operation.path}}
-        tools[name] = (Tool.of(name, operation.description, sound(operation.schema), extra), operation)
+        tools[name] = (Tool.of(name, operation.description, schema, extra), operation)
     return list(tools.values()), left_out
 
 
 def _filtered(
-    operations: Sequence[tuple[Tool, Operation]], only: Sequence[str], tags: Sequence[str]
+    operations: Sequence[tuple[Tool, Operation]], only: Sequence[str], tags: Sequence[str], left_out: Mapping[str, str]
 ) -> list[tuple[Tool, Operation]]:
     known = {tag for _, operation in operations for tag in operation.tags}
     names = [{tool.name, operation.id, f"{operation.method} {operation.path}"} for tool, operation in operations]
+    unusable = next((one for one in only if one in left_out), None)
+    if unusable is not None:
+        raise UserError(f"{unusable} can't become a tool: {left_out[unusable]}")
     _check_known("tag", tags, known)
     _check_known("tool", only, set().union(*names))
     kept = [

@@ -35,7 +35,9 @@ _PLAIN = frozenset(
         *("minItems", "maxItems", "uniqueItems", "minContains", "maxContains", "minProperties", "maxProperties"),
     }
 )
-_META = Draft202012Validator(Draft202012Validator.META_SCHEMA)
+_META = Draft202012Validator(
+    Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER
+)  # with formats: a pattern that is no regular expression
 _NOTES = frozenset({"description", "default"})
 _OBJECT = frozenset({"type", "properties", "required"})
 

@@ -102,7 +102,7 @@ def _value(text: str, start: int) -> tuple[Any, int]:
     except _LIMITS:
         end = 1 + max(text.rfind("}"), text.rfind("]"))
         value = literal(text[start:end])
-        return value, start if value is None else end
+        return (None, start) if value is None else (json.loads(json_text(value)), end)  # its keys may be no texts
 
 
 def _is_object(value: Any) -> bool:

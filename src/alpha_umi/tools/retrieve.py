@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
+from alpha_umi.errors import UserError
 from alpha_umi.trajectory import Tool
 
+BM25 = "bm25"
 K1 = 1.5
 B = 0.75
 STOP_WORDS = frozenset(
@@ -45,23 +48,92 @@ class Bm25:
         ]
 
 
-class ToolIndex:
+class Index(Protocol):
     """Finds tools by their name, their description, and the names and descriptions of their parameters."""
+
+    def ranked(self, query: str) -> list[Tool]:
+        """All tools, the most relevant to a query first; those that are equally relevant in their order."""
+        ...
+
+
+class ToolIndex:
+    """An `Index` that counts words (BM25)."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self.tools = tuple(tools)
         self._index = Bm25([words(_text(tool)) for tool in tools])
 
     def ranked(self, query: str) -> list[Tool]:
-        """All tools, the most relevant to a query first; those that are equally relevant in their order."""
-        scores = self._index.scores(words(query))
-        order = sorted(range(len(self.tools)), key=lambda number: -scores[number])
-        return [self.tools[number] for number in order]
+        """As of `Index`."""
+        return _by_score(self.tools, self._index.scores(words(query)))
 
 
-def retrieve(tools: Sequence[Tool], query: str, k: int) -> tuple[Tool, ...]:
+class Encoder(Protocol):
+    """What a sentence-transformers model does: texts to vectors of length 1, float arrays of shape (texts, width)."""
+
+    def encode_query(self, sentences: list[str], *, normalize_embeddings: bool) -> Any:
+        """Vectors of what is looked for."""
+        ...
+
+    def encode_document(self, sentences: list[str], *, normalize_embeddings: bool) -> Any:
+        """Vectors of what may be found."""
+        ...
+
+
+class EmbeddingIndex:
+    """An `Index` that compares meanings: the cosine of a model's vectors.
+
+    Args:
+        tools: The tools; all are encoded at once.
+        encoder: The model.
+    """
+
+    def __init__(self, tools: Sequence[Tool], encoder: Encoder) -> None:
+        self.tools = tuple(tools)
+        self._encoder = encoder
+        self._vectors = encoder.encode_document([_text(tool) for tool in tools], normalize_embeddings=True)
+
+    def ranked(self, query: str) -> list[Tool]:
+        """As of `Index`."""
+        if not self.tools:
+            return []
+        (vector,) = self._encoder.encode_query([query], normalize_embeddings=True)
+        return _by_score(self.tools, (self._vectors @ vector).tolist())
+
+
+def _by_score(tools: Sequence[Tool], scores: Sequence[float]) -> list[Tool]:
+    order = sorted(range(len(tools)), key=lambda number: -scores[number])
+    return [tools[number] for number in order]
+
+
+def open_retriever(name: str) -> Callable[[Sequence[Tool]], Index]:
+    """What makes an index of tools: ``bm25``, or the name of a sentence-transformers model (a folder or a hub id).
+
+    Raises:
+        UserError: The package for models is missing, or there is no such model.
+    """
+    if name == BM25:
+        return ToolIndex
+    try:
+        from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--retriever {name}: a model needs the package sentence-transformers: pip install 'alpha-umi[retrieval]', "
+            f"or leave the option out for {BM25}"
+        ) from error
+    try:
+        encoder: Encoder = SentenceTransformer(name)
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--retriever {name}: no sentence-transformers model can be loaded: {first}") from None
+    return lambda tools: EmbeddingIndex(tools, encoder)
+
+
+def retrieve(
+    tools: Sequence[Tool], query: str, k: int, index: Callable[[Sequence[Tool]], Index] = ToolIndex
+) -> tuple[Tool, ...]:
     """The ``k`` tools that are most relevant to a query, the most relevant first."""
-    return tuple(ToolIndex(tools).ranked(query)[:k])
+    return tuple(index(tools).ranked(query)[:k])
 
 
 def recall_at(k: int, found: Sequence[str], relevant: Collection[str]) -> float:

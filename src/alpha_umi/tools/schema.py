@@ -9,6 +9,7 @@ from alpha_umi.data.records import RecordError
 from alpha_umi.data.tool_schemas import read_tools
 from alpha_umi.errors import DataError
 from alpha_umi.trajectory import Tool
+from alpha_umi.validation import not_finite
 
 
 class SchemaSource:
@@ -35,4 +36,10 @@ def read_schemas(path: Path) -> tuple[Tool, ...]:
         raise DataError(path, f"can't be read: {error}") from error
     except RecordError as error:
         raise DataError(path, str(error)) from error
+    except RecursionError as error:
+        raise DataError(path, "nested too deeply") from error
+    for tool in tools:
+        problem = not_finite(tool.function)
+        if problem is not None:
+            raise DataError(path, f"the schema of {tool.name!r} is no JSON: {problem}")
     return tuple(Tool(tool.schema) for tool in tools)

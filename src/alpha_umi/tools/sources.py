@@ -12,11 +12,12 @@ from pathlib import Path
 from alpha_umi.errors import DataError, UserError
 from alpha_umi.tools.base import ToolSource, close
 from alpha_umi.tools.combined import CombinedSource
+from alpha_umi.tools.source_list import OpenApiOptions, listed_sources
 
 KNOWN = (
-    "give toolworld, toolworld:N for N tools, a Python file or module, a JSON file (function schemas, ToolBench tools "
-    "or an OpenAPI document), a folder of ToolBench tools, the YAML file or the URL of an OpenAPI document, or an MCP "
-    "server: 'mcp:COMMAND LINE' or mcp+URL"
+    "give toolworld, toolworld:N for N tools, program (Python in a sandbox), a Python file or module, a JSON file "
+    "(function schemas, ToolBench tools or an OpenAPI document), a folder of ToolBench tools, the YAML file or the URL "
+    "of an OpenAPI document, or an MCP server: 'mcp:COMMAND LINE' or mcp+URL, or @FILE, a YAML or JSON list of these"
 )
 
 
@@ -33,37 +34,6 @@ class OpenTools:
     runner: asyncio.Runner
 
 
-@dataclass(frozen=True)
-class OpenApiOptions:
-    """What holds for the OpenAPI documents among the sources; see `openapi.open_openapi`.
-
-    Attributes:
-        only: Tools to keep; empty keeps all.
-        tags: Keeps the operations with one of these tags; empty keeps all.
-        base_url: Of the server; None takes the one that a document names.
-        auth: ``SCHEME=VARIABLE``: which environment variable holds the secret of a security scheme.
-    """
-
-    only: Sequence[str] = ()
-    tags: Sequence[str] = ()
-    base_url: str | None = None
-    auth: Sequence[str] = ()
-
-    def variables(self) -> dict[str, str]:
-        """Security scheme to environment variable.
-
-        Raises:
-            UserError: One of ``auth`` is no such pair.
-        """
-        pairs = {}
-        for pair in self.auth:
-            scheme, _, variable = pair.rpartition("=")
-            if not scheme or not variable:
-                raise UserError(f"--auth {pair!r}: give SCHEME=VARIABLE, the name of an environment variable")
-            pairs[scheme] = variable
-        return pairs
-
-
 @contextmanager
 def open_tools(specs: Sequence[str], query: str, openapi: OpenApiOptions | None = None) -> Iterator[OpenTools]:
     """Opens tool sources for the length of a block; however the block ends, all of them are closed.
@@ -71,7 +41,7 @@ def open_tools(specs: Sequence[str], query: str, openapi: OpenApiOptions | None 
     Args:
         specs: What stands behind ``--tools``; see `KNOWN`.
         query: What the user asks first; ToolWorld offers the tools that fit it best.
-        openapi: Holds for the OpenAPI documents among them.
+        openapi: Holds for the OpenAPI documents among them, where a list (`source_list`) says nothing else of one.
 
     Raises:
         UserError: There is no such source, or it can't be opened.
@@ -89,17 +59,30 @@ async def open_sources(specs: Sequence[str], query: str, openapi: OpenApiOptions
     options = openapi or OpenApiOptions()
     async with AsyncExitStack() as stack:
         sources: list[ToolSource] = []
-        for spec in specs:
-            sources.append(await _open(spec, query, options))
+        for listed in listed_sources(specs, options):
+            sources.append(await _open(listed.spec, query, listed.openapi))
             stack.push_async_callback(close, sources[-1])
+            if listed.entry:
+                _check_takes_options(listed.entry, sources[-1])
         stack.pop_all()
     return CombinedSource(sources)
+
+
+def _check_takes_options(entry: str, opened: ToolSource) -> None:
+    from alpha_umi.tools.openapi import OpenApiSource
+
+    if not isinstance(opened, OpenApiSource):
+        raise UserError(f"{entry}: only, tag, auth and base_url are for OpenAPI documents; leave them out of this one")
 
 
 async def _open(spec: str, query: str, openapi: OpenApiOptions) -> ToolSource:
     kind, path = spec.partition(":")[0], Path(spec)
     if kind == "toolworld":
         return _open_toolworld(spec, query)
+    if spec == "program":
+        from alpha_umi.tools.program import open_programs
+
+        return await open_programs()
     if kind in ("mcp", "mcp+http", "mcp+https"):
         return await _open_mcp(spec)
     if kind in ("http", "https") or path.suffix in (".yaml", ".yml"):
@@ -132,8 +115,10 @@ def _open_toolworld(spec: str, query: str) -> ToolSource:
 
 
 async def _open_openapi(spec: str, options: OpenApiOptions) -> ToolSource:
-    from alpha_umi.tools.openapi import open_openapi
-
+    try:
+        from alpha_umi.tools.openapi import open_openapi
+    except ModuleNotFoundError as error:
+        raise UserError(f"OpenAPI documents need the package {error.name}: install alpha-umi[tools]") from error
     return await open_openapi(
         spec, only=options.only, tags=options.tags, base_url=options.base_url, auth=options.variables()
     )

@@ -19,6 +19,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from alpha_umi.data.records import BrokenLine, read_records, reason
 from alpha_umi.errors import DataError
 from alpha_umi.trajectory import Tool
+from alpha_umi.validation import not_finite
 
 NAME_LIMIT = 64
 DESCRIPTION_LIMIT = 256
@@ -97,6 +98,9 @@ def _tools(path: Path) -> Iterator[Tool]:
         try:
             if isinstance(record, BrokenLine):
                 raise DataError(path, f"document {number}: {record.reason}")
+            problem = not_finite(record)
+            if problem is not None:
+                raise DataError(path, f"document {number} is no JSON: {problem}")
             document = _Document.model_validate(record)
         except ValidationError as error:
             raise DataError(path, f"document {number} is no ToolBench tool: {reason(error)}") from error
