@@ -34,6 +34,9 @@ GLOBAL_SHARE = 0.8
 REWORDED = 0.7
 """Share of trajectories whose schemas' words are exchanged, so that tools are read and not known by heart."""
 
+INSTRUCTIONS = 4
+"""Of a training conversation, at most: the schemas, half of a short transcript, are read once for all of them."""
+
 BATCH_TOKENS = 3072
 
 DEFAULT_MINUTES = 6.5
@@ -75,7 +78,7 @@ class Quickstart:
         global_minutes, local_minutes = self.minutes * GLOBAL_SHARE, self.minutes * (1 - GLOBAL_SHARE) / 2
         return _recipe({
             "task": "glpft", "system": "umi", "out": str(self.out), "seed": self.seed,
-            "data": {"seed": self.seed, "easy": 0.3, "reword": REWORDED},
+            "data": {"seed": self.seed, "easy": 0.3, "instructions": INSTRUCTIONS, "reword": REWORDED},
             "backbone": {} if self.from_scratch else NANO_BASE, "batch_tokens": BATCH_TOKENS,
             "global_stage": {"minutes": global_minutes, "optimization": _optimization(2e-3, 0.5, 0.1)},
             "local_stage": {"minutes": local_minutes, "optimization": _optimization(5e-4, 0.9, 0.02)},
@@ -89,7 +92,7 @@ class Quickstart:
             "task": "glpft", "system": "single-multitask", "seed": self.seed,
             "out": str(self.directories["single-multitask"]), "backbone": str(self.out / BACKBONE),
             "batch_tokens": BATCH_TOKENS,
-            "data": {"seed": self.seed, "reword": REWORDED},
+            "data": {"seed": self.seed, "instructions": INSTRUCTIONS, "reword": REWORDED},
             "global_stage": {"steps": max(1, round(local / a_step)), "optimization": _optimization(5e-4, 0.9, 0.02)},
         })  # fmt: skip
 

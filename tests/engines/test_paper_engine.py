@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alpha_umi.agent import Episode, run_one
 from alpha_umi.agent.limits import Limits, StopReason
@@ -19,8 +16,9 @@ from alpha_umi.data.format import Options
 from alpha_umi.data.paper_rows import rows
 from alpha_umi.engines import Request, Sampling
 from alpha_umi.engines.base import Conversation
+from alpha_umi.engines.checkpoint import Checkpoint
 from alpha_umi.engines.load import PaperRun, chosen_source, open_engine
-from alpha_umi.engines.paper import PaperEngine, PaperModel, our_planner, paper_planner
+from alpha_umi.engines.paper import PaperEngine, our_planner, paper_planner
 from alpha_umi.errors import RunDirectoryError, UserError
 from alpha_umi.evaluation.static import static_predictions
 from alpha_umi.run_directory import load_renderer
@@ -28,33 +26,11 @@ from alpha_umi.tools import ToolWorldSource
 from alpha_umi.toolworld import World, make_tasks
 from alpha_umi.trajectory import AssistantMessage, Trajectory, UserMessage
 from alpha_umi.transcript import ROLES, Role
-
-SHAPE: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "max_position_embeddings": 8192,
-}  # fmt: skip
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, and the end the paper's models stop at."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {"</s>": 0} | {letter: number for number, letter in enumerate(alphabet, 1)}
-    backend = Tokenizer(models.BPE(vocab=words, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["</s>"])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
-
-
-def checkpoint(seed: int) -> PaperModel:
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SHAPE))
-    return PaperModel(model.eval(), tokenizer)
+from tests.checkpoints import random_checkpoint, save_checkpoint
 
 
 def make_engine(**more: Any) -> PaperEngine:
-    named: dict[Role, PaperModel] = {role: checkpoint(number) for number, role in enumerate(ROLES)}
+    named: dict[Role, Checkpoint] = {role: random_checkpoint(number) for number, role in enumerate(ROLES)}
     return PaperEngine(named, load_renderer(None, 4096), **{"max_new_tokens": 16, **more})
 
 
@@ -149,11 +125,7 @@ def test_the_agent_and_the_static_protocol_run_with_it(engine: PaperEngine):
 
 @pytest.fixture
 def saved(tmp_path: Path) -> dict[str, str]:
-    for number, role in enumerate(ROLES):
-        made = checkpoint(number)
-        made.model.save_pretrained(tmp_path / role)
-        made.tokenizer.save_pretrained(tmp_path / role)
-    return {role: str(tmp_path / role) for role in ROLES}
+    return {role: save_checkpoint(number, tmp_path / role) for number, role in enumerate(ROLES)}
 
 
 def test_checkpoints_are_loaded_by_name_or_through_a_directory_that_names_them(saved: dict[str, str], tmp_path: Path):
@@ -176,7 +148,7 @@ def test_checkpoints_are_loaded_by_name_or_through_a_directory_that_names_them(s
         ({"planner": "a", "renderer": "paper"}, "all of them and without --model"),
         ({**dict.fromkeys(get_args(Role), "a"), "renderer": None}, "--renderer paper"),
         ({**dict.fromkeys(get_args(Role), "a"), "renderer": "paper", "model": Path("x")}, "without --model"),
-        ({"renderer": "chatml"}, "known are transcript and paper"),
+        ({"renderer": "chatml"}, "known are transcript, paper and toolllama"),
     ],
 )
 def test_half_a_choice_of_models_is_refused(options: dict[str, Any], said: str):

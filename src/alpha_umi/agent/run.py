@@ -17,7 +17,7 @@ from alpha_umi.agent.limits import Limits, StopReason
 from alpha_umi.agent.outcome import Event, EventKind, MadeCall, OnEvent
 from alpha_umi.agent.steps import Place, Speak, Step, UseTools, Variation, Wish, signature_of
 from alpha_umi.agent.trace import Trace
-from alpha_umi.engines.base import Conversation, Generation, Request, Sampling
+from alpha_umi.engines.base import Conversation, Ending, Generation, Request, Sampling
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools import Observation
 from alpha_umi.tools.base import restore, reversible_tools, snapshot, writing_tools
@@ -195,6 +195,8 @@ class Run:
         so_far = Conversation(self.episode.tools or (), messages, planner_text)
         request = Request(self.episode.session, voice, ids, most, so_far)
         made: Generation = yield Speak(request, self._variation.sampling(self._sampling))
+        if made.ended is Ending.CONTEXT:
+            return StopReason.CONTEXT_LIMIT, ""
         self.prefill += made.prefill_tokens
         self.generated += len(made.ids)
         self.cut += not made.finished

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from alpha_umi.cli import agent, bench, data, evaluation, training
+from alpha_umi.cli import agent, bench, data, evaluation, serving, tools, training
 from alpha_umi.cli.options import terminal
 from alpha_umi.errors import UserError
 
@@ -17,8 +17,9 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="α-UMi: train, evaluate and run a planner, a caller and a summarizer that share one backbone.",
 )  # fmt: skip
-for verb in (training.quickstart, training.train, training.export, agent.run, agent.chat):
+for verb in (training.quickstart, training.train, training.export, agent.run, agent.chat, serving.serve):
     app.command()(verb)
+app.command("tools")(tools.list_tools)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluation.app, name="eval")
 app.add_typer(bench.app, name="bench")

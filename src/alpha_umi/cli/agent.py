@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +19,14 @@ from alpha_umi.cli.options import (
     BaseUrl,
     Caller,
     Constrain,
+    EngineFile,
     Model,
     Only,
     Planner,
     ReadMore,
     RendererName,
     Retrieve,
+    Retriever,
     StrategyText,
     Summarizer,
     Tag,
@@ -32,6 +35,7 @@ from alpha_umi.cli.options import (
     strategy_for,
     terminal,
 )
+from alpha_umi.cli.tools import show_left_out
 from alpha_umi.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,18 +45,31 @@ if TYPE_CHECKING:
     from alpha_umi.engines import Engine
     from alpha_umi.tools import Approval, ToolSource
     from alpha_umi.tools.sources import OpenTools
+    from alpha_umi.trajectory import Tool
+
+    Choice = Callable[[Sequence[Tool], str], tuple[Tool, ...]]
 
 
-def _episode(query: str, source: ToolSource, retrieve: int | None) -> Episode:
-    """An episode for a query; of the source's tools it is shown the best ``retrieve`` (and `read_more`), or all."""
+def _choice(k: int | None, retriever: str) -> Choice | None:
+    """What picks the ``k`` tools that fit a query best; None shows all."""
+    from alpha_umi.tools.retrieve import BM25, open_retriever, retrieve
+
+    if k is not None:
+        return partial(retrieve, k=k, index=open_retriever(retriever))
+    if retriever != BM25:
+        raise UserError(f"--retriever {retriever}: add --retrieve K, how many tools the agent is to be shown")
+    return None
+
+
+def _episode(query: str, source: ToolSource, best: Choice | None) -> Episode:
+    """An episode for a query; of the source's tools it is shown the best (and `read_more`), or all."""
     from alpha_umi.agent import Episode
     from alpha_umi.tools.read_more import KeepingSource
-    from alpha_umi.tools.retrieve import retrieve as best
     from alpha_umi.trajectory import UserMessage
 
     own = (source.read_more,) if isinstance(source, KeepingSource) else ()
     choice = [tool for tool in source.tools if tool not in own]
-    shown = None if retrieve is None else (*best(choice, query, retrieve), *own)
+    shown = None if best is None else (*best(choice, query), *own)
     return Episode(0, source, [UserMessage(query)], shown)
 
 
@@ -93,9 +110,11 @@ def run(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    engine_file: EngineFile = None,
     constrain: Constrain = True,
     strategy: StrategyText = "react",
     retrieve: Retrieve = None,
+    retriever: Retriever = "bm25",
     read_more: ReadMore = None,
     only: Only = None,
     tag: Tag = None,
@@ -113,9 +132,10 @@ def run(
 
     if not query.strip():
         raise UserError("the query is empty: say what the agent is to do")
-    source = chosen_source(model, planner, caller, summarizer, renderer)
+    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file)
     chosen = strategy_for(strategy, source)
     approval = _approval(approve)
+    best = _choice(retrieve, retriever)
     options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
     compute.use_all_cores()
     console = terminal()
@@ -124,8 +144,9 @@ def run(
         open_engine(source, constrain=constrain, variant=variant) as engine,
         _readable(opened.source, engine, read_more) as readable,
     ):  # fmt: skip
+        show_left_out(opened.source.left_out)
         outcome = run_one(
-            engine, _episode(query, readable, retrieve), chosen.limits,
+            engine, _episode(query, readable, best), chosen.limits,
             on_event=None if as_json else agent_display(console), approval=approval, repair=True, runner=opened.runner,
             strategy=chosen.strategy, trace=written,
         )  # fmt: skip
@@ -141,9 +162,11 @@ def chat(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    engine_file: EngineFile = None,
     constrain: Constrain = True,
     strategy: StrategyText = "react",
     retrieve: Retrieve = None,
+    retriever: Retriever = "bm25",
     read_more: ReadMore = None,
     only: Only = None,
     tag: Tag = None,
@@ -155,20 +178,25 @@ def chat(
     from alpha_umi.engines.load import chosen_source, open_engine
     from alpha_umi.tools import OpenApiOptions, open_tools
 
-    source = chosen_source(model, planner, caller, summarizer, renderer)
+    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file)
     chosen = strategy_for(strategy, source)
     approval = _approval(approve)
+    best = _choice(retrieve, retriever)
     options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
     compute.use_all_cores()
     console = terminal()
     with open_engine(source, constrain=constrain, variant=variant) as engine:
         query = _ask(console)
+        told: dict[str, str] = {}
         while query is not None:
             with (
                 open_tools(tools, query, options) as opened,
                 _readable(opened.source, engine, read_more) as readable,
             ):
-                episode = _episode(query, readable, retrieve)
+                if opened.source.left_out != told:  # every conversation opens the sources anew
+                    told = opened.source.left_out
+                    show_left_out(told)
+                episode = _episode(query, readable, best)
                 query = _converse(console, engine, opened, episode, approval, chosen)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,14 @@ import typer
 from alpha_umi import compute
 from alpha_umi.cli.options import (
     Caller,
+    CompareUnconstrained,
     Constrain,
+    EngineFile,
     Instructions,
     Model,
     Planner,
     RendererName,
+    Retriever,
     Summarizer,
     Variant,
     print_tables,
@@ -27,7 +31,11 @@ from alpha_umi.errors import UserError
 
 if TYPE_CHECKING:
     from alpha_umi.agent import ChosenStrategy
-    from alpha_umi.engines.load import PaperRun
+    from alpha_umi.engines.base import Engine
+    from alpha_umi.engines.load import Source
+    from alpha_umi.evaluation.kept import OnProgress
+
+    EvaluateLive = Callable[[Engine, Path | None, OnProgress, int, ChosenStrategy], dict[str, dict[str, Any]]]
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate a run: static metrics, live pass rate.")
 
@@ -43,7 +51,9 @@ def eval_static(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    engine_file: EngineFile = None,
     constrain: Constrain = True,
+    compare: CompareUnconstrained = False,
     planner_speaker: Annotated[
         str, typer.Option(help="Paper renderer: planner (as the paper's static inference) or assistant (as training).")
     ] = "planner",
@@ -54,23 +64,42 @@ def eval_static(
     """The five static metrics, by the paper's rules and by strict ones: gold history, one prediction a step."""
     from alpha_umi.engines.load import chosen_source
 
+    ways = _ways(constrain, compare)
     if predictions is not None:
-        figures = _scored_file(predictions)
+        if compare:
+            raise UserError("--compare-unconstrained runs a model; what is in --predictions has been made one way")
+        found = {"": _scored_file(predictions)}
     elif data is None:
-        raise UserError("give --model RUN and --data FILE (or toolworld), or --predictions FILE")
+        raise UserError("give --model RUN (or --engine YAML) and --data FILE (or toolworld), or --predictions FILE")
     else:
-        source = chosen_source(model, planner, caller, summarizer, renderer, planner_speaker)
-        figures = _scored_model(source, data, instructions, constrain, variant)
+        source = chosen_source(model, planner, caller, summarizer, renderer, planner_speaker, engine_file)
+        found = {way: _scored_model(source, data, instructions, held, variant) for way, held in ways.items()}
     if json_out is not None:
         from alpha_umi.trajectory import write_json
 
-        write_json(json_out, figures)
-    splits = figures.get("splits") or {"all": figures}
-    name = (model or predictions or Path("paper's checkpoints")).name
+        write_json(json_out, found if compare else found[""])
+    name = (model or predictions or engine_file or Path("paper's checkpoints")).name
     print_tables({
-        f"{name} ({mode})": {"static": {split: scores[mode] for split, scores in splits.items()}}
+        _titled(name, mode, way): {"static": {split: scores[mode] for split, scores in _splits(figures).items()}}
         for mode in ("paper", "strict")
+        for way, figures in found.items()
     })  # fmt: skip
+
+
+def _ways(constrain: bool, compare: bool) -> dict[str, bool]:
+    """Whether to hold the model to what is legal: once without a name, or both ways by the names they are reported."""
+    if compare and not constrain:
+        raise UserError("--compare-unconstrained runs both ways: leave --no-constrain out")
+    return {"constrained": True, "unconstrained": False} if compare else {"": constrain}
+
+
+def _titled(name: str, *notes: str) -> str:
+    given = ", ".join(filter(None, notes))
+    return f"{name} ({given})" if given else name
+
+
+def _splits(figures: dict[str, Any]) -> dict[str, Any]:
+    return figures.get("splits") or {"all": figures}
 
 
 def _scored_file(path: Path) -> dict[str, Any]:
@@ -81,7 +110,7 @@ def _scored_file(path: Path) -> dict[str, Any]:
 
 
 def _scored_model(
-    source: Path | PaperRun, data: str, instructions: int | None, constrain: bool, variant: str | None
+    source: Source, data: str, instructions: int | None, constrain: bool, variant: str | None
 ) -> dict[str, Any]:
     from alpha_umi.display import bars
     from alpha_umi.engines.load import open_engine
@@ -102,16 +131,19 @@ def _scored_model(
 
 @app.command("live")
 def eval_live(
-    world: Annotated[str, typer.Option(help="Where the agent works: toolworld.")],
+    world: Annotated[str, typer.Option(help="Where the agent works: toolworld | gsm8k.")],
     model: Model = None,
     variant: Variant = None,
     planner: Planner = None,
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    engine_file: EngineFile = None,
     constrain: Constrain = True,
+    compare: CompareUnconstrained = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
     traces: Annotated[Path | None, typer.Option(help="Write episodes and failures into this folder.")] = None,
+    data: Annotated[Path | None, typer.Option(help="World gsm8k: a file of GSM8K records.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to run (all six, if none is named).")] = None,
     instructions: Instructions = None,
     faulty: Annotated[bool, typer.Option("--faulty", help="Only instructions on whose way tools fail.")] = False,
@@ -122,34 +154,105 @@ def eval_live(
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes at one time.")] = 64,
 ) -> None:
     """Run the agent on instructions whose tools answer; report pass rate and token cost of each split."""
-    from alpha_umi.display import bars
-    from alpha_umi.engines.load import chosen_source, open_engine
-    from alpha_umi.evaluation.toolworld_suite import Suite, evaluate_live
-    from alpha_umi.toolworld import SPLITS
+    from alpha_umi.engines.load import chosen_source
     from alpha_umi.trajectory import write_json
 
-    if world != "toolworld":
-        raise UserError(f"--world {world}: there is no such world; toolworld is the one there is")
+    ways = _ways(constrain, compare)
+    if world == "toolworld" and data is None:
+        evaluate = _toolworld(split, instructions, faulty)
+    elif world == "gsm8k" and data is not None and not split and not faulty:
+        evaluate = _gsm8k(data, instructions)
+    else:
+        raise UserError(
+            f"--world {world}: give toolworld (with --split, --faulty), or gsm8k and --data FILE (and neither of them)"
+        )
+    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file)
+    chosen = {text: strategy_for(text, source) for text in strategy or ["react"]}
+    compute.use_all_cores()
+    found = {
+        way: _lived(evaluate, source, held, variant, traces / way if traces is not None else None, chosen, concurrency)
+        for way, held in ways.items()
+    }
+    if json_out is not None:
+        figures = {way: {"strategies": one} if len(one) > 1 else one[next(iter(one))] for way, one in found.items()}
+        write_json(json_out, figures if compare else figures[""])
+    name = (model or engine_file or Path("paper's checkpoints")).name
+    print_tables({
+        _titled(name, "" if text == "react" else text, way): {"live": one["splits"]}
+        for way, strategies in found.items()
+        for text, one in strategies.items()
+    })  # fmt: skip
+
+
+def _lived(
+    evaluate: EvaluateLive, source: Source, constrain: bool, variant: str | None, traces: Path | None,
+    chosen: Mapping[str, ChosenStrategy], concurrency: int,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """The figures of each strategy, with an engine opened for them."""
+    from alpha_umi.display import bars
+    from alpha_umi.engines.load import open_engine
+
+    with bars(terminal(stderr=True)) as shown, open_engine(source, constrain=constrain, variant=variant) as engine:
+        return {
+            text: {"splits": evaluate(engine, _folder(traces, text, chosen), shown.update, concurrency, one)}
+            for text, one in chosen.items()
+        }
+
+
+def _toolworld(split: Sequence[str] | None, instructions: int | None, faulty: bool) -> EvaluateLive:
+    from alpha_umi.evaluation.toolworld_suite import Suite, evaluate_live
+    from alpha_umi.toolworld import SPLITS
+
     unknown = sorted(set(split or ()) - set(SPLITS))
     if unknown:
         raise UserError(f"--split {unknown[0]}: there is no such split; there are {', '.join(SPLITS)}")
-    source = chosen_source(model, planner, caller, summarizer, renderer)
-    chosen = {text: strategy_for(text, source) for text in strategy or ["react"]}
     suite = Suite.default(instructions, split or SPLITS, faulty)
-    compute.use_all_cores()
-    with bars(terminal(stderr=True)) as shown, open_engine(source, constrain=constrain, variant=variant) as engine:
-        found = {
-            text: {
-                "splits": evaluate_live(engine, suite, _folder(traces, text, chosen), shown.update, concurrency, one)
-            }
-            for text, one in chosen.items()
-        }
+    return lambda engine, *how: evaluate_live(engine, suite, *how)
+
+
+def _gsm8k(data: Path, instructions: int | None) -> EvaluateLive:
+    import asyncio
+
+    from alpha_umi.data.gsm8k import read_questions
+    from alpha_umi.evaluation.gsm8k import PROGRAM_LIMITS, evaluate_gsm8k
+    from alpha_umi.tools.program import ProgramSource
+    from alpha_umi.tools.sandbox import open_sandbox
+
+    questions = list(islice(read_questions(data), instructions))
+    sandbox = asyncio.run(open_sandbox(PROGRAM_LIMITS))
+    return lambda engine, *how: evaluate_gsm8k(engine, questions, ProgramSource(sandbox), *how)
+
+
+@app.command("retrieval")
+def eval_retrieval(
+    data: Annotated[Path, typer.Option(help="A JSONL file of trajectories; their tools together are the candidates.")],
+    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="Tools shown to the agent; repeatable [5].")] = None,
+    retriever: Retriever = "bm25",
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    instructions: Annotated[int | None, typer.Option(min=1, help="Trajectories to take (all, if not given).")] = None,
+) -> None:
+    """Recall@K of tool retrieval: of the tools an instruction needs, how many are among the K that fit it best?"""
+    from rich.table import Table
+
+    from alpha_umi.display import bars
+    from alpha_umi.evaluation.retrieval import retrieval_recall
+    from alpha_umi.tools.retrieve import open_retriever
+    from alpha_umi.trajectory import read_jsonl, write_json
+
+    index = open_retriever(retriever)
+    trajectories = list(islice(read_jsonl(data), instructions))
+    with bars(terminal(stderr=True)) as shown:
+        found = retrieval_recall(
+            trajectories, index, sorted(set(k or [5])), lambda done, total: shown.update("retrieval", done, total)
+        )
     if json_out is not None:
-        write_json(json_out, {"strategies": found} if len(found) > 1 else next(iter(found.values())))
-    name = (model or Path("paper's checkpoints")).name
-    print_tables({
-        name if text == "react" else f"{name} ({text})": {"live": one["splits"]} for text, one in found.items()
-    })  # fmt: skip
+        write_json(json_out, {"retriever": retriever, **found.to_json()})
+    title = f"{retriever}, {found.tools} tools, {found.instructions} instructions"
+    table = Table("K", "recall", "95 %", title=title, box=None, header_style="bold")
+    for number, recall in found.recall.items():
+        low, high = found.ci95[number]
+        table.add_row(str(number), f"{100 * recall:.1f}", f"{100 * low:.1f} - {100 * high:.1f}")
+    terminal().print(table)
 
 
 def _folder(traces: Path | None, strategy: str, chosen: Mapping[str, ChosenStrategy]) -> Path | None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alpha_umi.agent import ChosenStrategy
-    from alpha_umi.engines.load import PaperRun
+    from alpha_umi.engines.load import Source
 
 Model = Annotated[Path | None, typer.Option("--model", help="A run directory.")]
 Variant = Annotated[
@@ -20,21 +20,40 @@ Variant = Annotated[
 Planner = Annotated[str | None, typer.Option("--planner", help="The paper's planner: a directory or a hub id.")]
 Caller = Annotated[str | None, typer.Option("--caller", help="The paper's caller, likewise.")]
 Summarizer = Annotated[str | None, typer.Option("--summarizer", help="The paper's summarizer, likewise.")]
+EngineFile = Annotated[
+    Path | None,
+    typer.Option("--engine", help="A YAML file of OpenAI-compatible endpoints (docs/engines.md), in place of a model."),
+]
 RendererName = Annotated[
-    str | None, typer.Option("--renderer", help="transcript, or paper (for the paper's own checkpoints).")
+    str | None,
+    typer.Option(
+        "--renderer",
+        help="transcript, paper (for the paper's own checkpoints) or toolllama (for one like ToolLLaMA: --model ID).",
+    ),
 ]
 Constrain = Annotated[
     bool, typer.Option("--constrain/--no-constrain", help="Hold calls and decisions to what is legal.")
+]
+CompareUnconstrained = Annotated[
+    bool,
+    typer.Option("--compare-unconstrained", help="Run twice, held to what is legal and not, and show both."),
 ]
 Tools = Annotated[
     list[str],
     typer.Option(
         "--tools",
         help="Where tools come from; may be repeated: toolworld[:N], FILE.py or a module, FILE.json (function schemas, "
-        "ToolBench tools), FILE.yaml or URL (OpenAPI), 'mcp:COMMAND LINE' or mcp+URL (an MCP server).",
+        "ToolBench tools), FILE.yaml or URL (OpenAPI), 'mcp:COMMAND LINE' or mcp+URL (an MCP server), or @FILE (a list "
+        "of these, with options for each OpenAPI document).",
     ),
 ]
 Retrieve = Annotated[int | None, typer.Option(min=1, help="Show the agent only the K tools that fit the query best.")]
+Retriever = Annotated[
+    str,
+    typer.Option(
+        "--retriever", help="What finds tools: bm25, or a sentence-transformers model by name (the extra `retrieval`)."
+    ),
+]
 ReadMore = Annotated[
     int | None,
     typer.Option(
@@ -67,11 +86,13 @@ def terminal(stderr: bool = False) -> Console:
     return Console(stderr=stderr)
 
 
-def strategy_for(text: str, source: Path | PaperRun) -> ChosenStrategy:
+def strategy_for(text: str, source: Source) -> ChosenStrategy:
     """The strategy that was typed; models that are prompted with texts are shown what was tried before."""
     from alpha_umi.agent import chosen_strategy
-    from alpha_umi.engines.load import read_paper_run
+    from alpha_umi.engines.load import OpenAIRun, read_paper_run
 
+    if isinstance(source, OpenAIRun):
+        return chosen_strategy(text, prompt=source.prompted)
     return chosen_strategy(text, prompt=not isinstance(source, Path) or read_paper_run(source) is not None)
 
 

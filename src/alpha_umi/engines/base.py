@@ -7,10 +7,10 @@ compute only what was appended since; `forget` lets that go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from alpha_umi.errors import UserError
 from alpha_umi.trajectory import Message, Tool
@@ -60,6 +60,11 @@ class Conversation:
     planner_text: str | None = None
 
 
+Listener = Callable[[Sequence[int]], bool]
+"""Is told the tokens of a span as they are chosen, each once; says whether the span is to end there. It is called in
+the thread that generates, and what it is told of a span that repeats itself may be taken back at the end."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One voice is to speak.
@@ -70,6 +75,8 @@ class Request:
         ids: The transcript so far, without the voice's header.
         max_new_tokens: Longest span of this request; None takes the sampling's.
         conversation: The same as messages.
+        grammar: Holds the span in place of its voice's own grammar, where the engine knows grammars (llguidance).
+        listener: Is told the tokens as they come, by an engine that has them one by one.
     """
 
     session: int
@@ -77,6 +84,8 @@ class Request:
     ids: Sequence[int]
     max_new_tokens: int | None = None
     conversation: Conversation | None = None
+    grammar: str | None = None
+    listener: Listener | None = field(default=None, compare=False, repr=False)
 
 
 class Ending(Enum):
@@ -88,6 +97,10 @@ class Ending(Enum):
     """It was cut, by ``max_new_tokens`` or the context."""
     REPETITION = "repetition"
     """It was cut, because it had begun to repeat itself; where a grammar holds it, after a legal text if it can be."""
+    CONTEXT = "context"
+    """Nothing was written: the server says that the conversation is too long for its model."""
+    STOPPED = "stopped"
+    """It was cut, because its listener had heard enough."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,16 @@ class Generation:
     def finished(self) -> bool:
         """Whether the end token came; otherwise the span was cut."""
         return self.ended is Ending.END
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """An engine that can hold spans to grammars."""
+
+    @property
+    def constrained(self) -> bool:
+        """Whether it does, those of requests included."""
+        ...
 
 
 class Engine(Protocol):

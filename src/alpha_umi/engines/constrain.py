@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import llguidance.hf
@@ -52,12 +52,19 @@ class Constraint:
         self.free = np.packbits(allowed, bitorder="little").view(np.int32)
 
     def guide(self, request: Request) -> Guide | None:
-        """What holds the request's span; None if nobody said what the tools are."""
+        """What holds the request's span; None if nobody said what the tools are.
+
+        A grammar that the request brings stands in place of its voice's; the text is free where it can't be compiled.
+        """
+        if request.grammar is not None:
+            return self._guide(self._known(b"asked\n" + request.grammar.encode("utf-8", "replace"), request.grammar))
         if request.conversation is None:
             return None
         if request.voice == "summarizer":
-            return Guide(self, None)
-        compiled = self._grammar(request.voice, request.conversation.tools)
+            return self._guide(None)
+        return self._guide(self._grammar(request.voice, request.conversation.tools))
+
+    def _guide(self, compiled: LLMatcher | None) -> Guide:
         return Guide(self, compiled.deep_copy() if compiled is not None else None)
 
     def __len__(self) -> int:
@@ -67,9 +74,13 @@ class Constraint:
     def _grammar(self, voice: Voice, tools: Sequence[Tool]) -> LLMatcher | None:
         # a planner's grammar only says whether there are tools
         parts = [str(bool(tools))] if voice == "planner" else [tool.schema for tool in tools]
-        key = hashlib.sha256("\n".join([voice, *parts]).encode("utf-8", "replace")).digest()
+        return self._known("\n".join([voice, *parts]).encode("utf-8", "replace"), lambda: grammar(voice, tools))
+
+    def _known(self, name: bytes, text: str | Callable[[], str | None]) -> LLMatcher | None:
+        """A grammar by what it is made of, compiled if it isn't kept."""
+        key = hashlib.sha256(name).digest()
         if key not in self._compiled:
-            self._compiled[key] = self._compile(grammar(voice, tools))
+            self._compiled[key] = self._compile(text if isinstance(text, str) else text())
         self._compiled.move_to_end(key)
         while len(self._compiled) > self._cached:
             self._compiled.popitem(last=False)

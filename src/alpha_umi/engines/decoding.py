@@ -61,7 +61,7 @@ class Decoder:
     leave: int = 0
 
     def run(self, rows: Sequence[Row], hidden: torch.Tensor) -> None:
-        """Generates until all rows but ``leave`` are over, which are paused.
+        """Generates until all rows but ``leave`` are over, or until interrupted; rows that are not over are paused.
 
         Args:
             rows: Of the batch.
@@ -112,6 +112,8 @@ class Decoder:
                         slots, stop, token, order = slots[keep], stop[keep], token[keep], order[keep]
                         blocked, said, starts = blocked[keep], said[keep], [starts[number] for number in moved]
                         mask = blocked[:, None, None]
+                if _interrupted(live):
+                    break
             blocked.scatter_(1, slots, zero.expand_as(slots))
             visible = min(round_up(max(starts) + step + 1), limit)
             cache.aim(slots, visible)
@@ -138,7 +140,7 @@ class Decoder:
         while True:
             self._speak(live, hidden)
             running = [number for number, row in enumerate(live) if not row.over]
-            if len(running) <= self.leave:
+            if len(running) <= self.leave or _interrupted(live):
                 return live
             if len(running) < _COMPACT_BELOW * len(live):
                 live, _ = self._compact(live, running)
@@ -216,6 +218,12 @@ class Decoder:
             where[hole] = mover
         self.cache.select(0, size)
         return [live[number] for number in where], where
+
+
+def _interrupted(rows: Sequence[Row]) -> bool:
+    """Whether somebody wants the batch to be left; all rows of a batch have the same interrupt."""
+    interrupt = rows[0].interrupt
+    return interrupt is not None and interrupt()
 
 
 def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

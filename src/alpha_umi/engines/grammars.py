@@ -12,7 +12,7 @@ object that lists its properties and says nothing of others takes no others, at 
 `alpha_umi.validation` has it for the arguments as a whole. A schema that `llguidance` can't compile (``uniqueItems``,
 ``not``, look-around, a ``oneOf`` whose branches may overlap) leaves the arguments of its tool free, any JSON object;
 `unconstrained` says of which tools, and why. Not held either: a key that an open object has twice, integers of
-thousands of digits, which Python won't read.
+thousands of digits, which Python won't read, and exponents like ``1e999``, which it reads as infinite.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""An engine for a run directory, or for the paper's three checkpoints, in the precision that is fastest here."""
+"""An engine for a run directory, the paper's checkpoints or a ToolLLaMA, in the precision that is fastest here."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
@@ -13,12 +14,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from alpha_umi.compute import device, probe_precision
 from alpha_umi.engines.base import Engine
 from alpha_umi.engines.local import LocalEngine
+from alpha_umi.engines.openai_config import OpenAIRun, load_openai_run
 from alpha_umi.errors import RunDirectoryError, UserError
 from alpha_umi.run_directory import load_run
-from alpha_umi.transcript import ROLES
+from alpha_umi.transcript import ROLES, Renderer, Role
 
 if TYPE_CHECKING:
     import torch
+
+    from alpha_umi.engines.checkpoint import Checkpoint
 
 Speaker = Literal["assistant", "planner"]
 PAPER_FILE = "paper.json"
@@ -45,31 +49,57 @@ class PaperRun(BaseModel):
     planner_speaker: Speaker = "assistant"
 
 
+@dataclass(frozen=True)
+class ToolLlamaRun:
+    """A ToolLLaMA-style checkpoint: a directory or hub id."""
+
+    model: str
+
+
+Source = Path | PaperRun | ToolLlamaRun | OpenAIRun
+"""What generates, as chosen on a command line."""
+
+
 @contextmanager
 def open_engine(
-    source: str | Path | PaperRun,
+    source: str | Source,
     threads: int | None = None,
     context: int | None = None,
     *,
     constrain: bool = True,
     variant: str | None = None,
 ) -> Iterator[Engine]:
-    """Loads a run's models into this process.
+    """Loads a run's models into this process, or speaks to endpoints.
 
     Args:
-        source: The run directory (with a ``paper.json``: of the paper's checkpoints), or these checkpoints.
+        source: The run directory (with a ``paper.json``: of the paper's checkpoints), these checkpoints, a
+            ToolLLaMA-style one, or endpoints.
         threads: CPU threads; None keeps what is set.
-        context: Longest transcript; None takes what the models can.
-        constrain: Hold calls and decisions to what is legal (the paper's checkpoints never are).
+        context: Longest transcript; None takes what the models can. Endpoints have their own.
+        constrain: Hold calls and decisions to what is legal (checkpoints of others never are; endpoints are, where
+            their file says so).
         variant: ``full``, ``lora`` or ``alora``, of a run that has several; None takes the first of its recipe.
 
     Raises:
         RunDirectoryError: It isn't a finished run, another renderer made it, or it has no such variant.
-        UserError: A checkpoint can't be loaded, or a variant of the paper's is wanted.
+        UserError: A checkpoint can't be loaded, or has no variants and one is wanted.
     """
+    if isinstance(source, OpenAIRun):
+        if variant is not None:
+            raise UserError(f"--variant {variant}: an engine file names its models, one by one")
+        from alpha_umi.engines.openai import open_openai
+
+        with open_openai(source, constrain) as engine:
+            yield engine
+        return
     import torch
 
     dtype = torch.bfloat16 if probe_precision() == "bf16" else torch.float32
+    if isinstance(source, ToolLlamaRun):
+        if variant is not None:
+            raise UserError(f"--variant {variant}: a ToolLLaMA checkpoint is a whole model and has no variants")
+        yield _toolllama_engine(source, dtype, threads)
+        return
     if not isinstance(source, PaperRun):
         described = read_paper_run(Path(source))
         if described is None:
@@ -88,13 +118,27 @@ def open_engine(
 def _paper_engine(run: PaperRun, dtype: torch.dtype, threads: int | None) -> Engine:
     import torch
 
-    from alpha_umi.engines.paper import PaperEngine, load_paper_models
+    from alpha_umi.engines.checkpoint import load_checkpoint
+    from alpha_umi.engines.paper import PaperEngine
     from alpha_umi.run_directory import load_renderer
 
     if threads:
         torch.set_num_threads(threads)
-    models = load_paper_models({role: getattr(run, role) for role in ROLES}, dtype, device())
+    models: dict[Role, Checkpoint] = {role: load_checkpoint(getattr(run, role), dtype, device()) for role in ROLES}
     return PaperEngine(models, load_renderer(None, _OBSERVATION_TOKENS), run.planner_speaker, run.wording)
+
+
+def _toolllama_engine(run: ToolLlamaRun, dtype: torch.dtype, threads: int | None) -> Engine:
+    import torch
+
+    from alpha_umi.engines.checkpoint import load_checkpoint
+    from alpha_umi.engines.toolllama import ToolLlamaEngine
+    from alpha_umi.run_directory import load_tokenizer, shipped_base
+
+    if threads:
+        torch.set_num_threads(threads)
+    books = Renderer(load_tokenizer(str(shipped_base())), "single", _OBSERVATION_TOKENS)
+    return ToolLlamaEngine(load_checkpoint(run.model, dtype, device()), books)
 
 
 def read_paper_run(directory: Path) -> PaperRun | None:
@@ -119,17 +163,28 @@ def chosen_source(
     summarizer: str | None,
     renderer: str | None,
     planner_speaker: str = "assistant",
-) -> Path | PaperRun:
-    """A run directory, or three checkpoints with the paper's renderer, as typed on a command line.
+    engine: Path | None = None,
+) -> Source:
+    """A run directory, three checkpoints with the paper's renderer, one with ToolLLaMA's, or an engine file, as typed.
 
     Raises:
-        UserError: It is neither.
+        UserError: It is none of these, or more than one.
     """
-    if renderer not in (None, "transcript", "paper"):
-        raise UserError(f"unknown renderer {renderer!r}; known are transcript and paper")
+    if engine is not None:
+        if any(given is not None for given in (model, planner, caller, summarizer, renderer)):
+            raise UserError("--engine says what speaks for every role: leave out --model, the checkpoints, --renderer")
+        return load_openai_run(engine)
+    if renderer not in (None, "transcript", "paper", "toolllama"):
+        raise UserError(f"unknown renderer {renderer!r}; known are transcript, paper and toolllama")
+    if renderer == "toolllama":
+        if model is None or planner or caller or summarizer:
+            raise UserError("--renderer toolllama is for one checkpoint: give it as --model ID, and no other")
+        return ToolLlamaRun(model.as_posix())
     if planner is None and caller is None and summarizer is None:
         if model is None:
-            raise UserError("give --model RUN, or --planner ID --caller ID --summarizer ID --renderer paper")
+            raise UserError(
+                "give --model RUN, or --planner ID --caller ID --summarizer ID --renderer paper, or --engine YAML"
+            )
         return model
     if model is not None or renderer != "paper" or planner is None or caller is None or summarizer is None:
         raise UserError(

@@ -10,7 +10,8 @@ A span whose request says what the tools are is held to what its voice may write
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -28,6 +29,8 @@ from alpha_umi.transcript import Renderer, Voice
 
 _LEAVE = 0.75
 """The share of a batch that waits for the next one, so that no forward has only a few rows."""
+_SLICE = 16
+"""So many tokens a batch generates while others wait, if it can be interrupted."""
 
 
 class LocalEngine:
@@ -121,17 +124,27 @@ class LocalEngine:
             self._begun.setdefault((id(runner), sampling), (runner, []))[1].extend(rows)
         return list(range(first, self._tickets))
 
-    def advance(self) -> dict[int, Generation]:
+    def advance(self, interrupt: Callable[[], bool] | None = None) -> dict[int, Generation]:
         """Generates until some of what was begun is complete, and returns that, by ticket.
 
         It is the model with the most spans to generate that does so; the others wait until more is asked of them. What
         is not complete goes on with a later call, in one batch with whatever is begun meanwhile. Spans are the same as
         `generate` gives. Nothing is returned only if nothing is left.
+
+        With an interrupt, which is asked after each token, it comes back as soon as that says so, maybe with nothing;
+        and spans that can't be in one batch (of another model, or sampled in another way) take turns.
         """
         if not self._begun:
             return {}
-        key = max(self._begun, key=lambda key: len(self._begun[key][1]))
+        if interrupt is None:
+            key = max(self._begun, key=lambda key: len(self._begun[key][1]))
+        else:
+            key = next(iter(self._begun))  # what is put back comes last
         (runner, rows), sampling = self._begun.pop(key), key[1]
+        if interrupt is not None and self._begun:
+            interrupt = _slice(interrupt)
+        for row in rows:
+            row.interrupt = interrupt
         runner.run([row for row in rows if row.new > 0], sampling, self.renderer.markers.end, _LEAVE)
         runner.shrink(self._cache_bytes)
         left = [row for row in rows if row.new > 0 and not row.over]
@@ -171,6 +184,11 @@ class LocalEngine:
                 runner.sessions.pop(session, None)
 
     @property
+    def constrained(self) -> bool:
+        """Whether spans are held to grammars, those of requests included."""
+        return self._constraint is not None
+
+    @property
     def voices(self) -> tuple[Voice, ...]:
         """Who can be asked."""
         return tuple(self._runners)
@@ -202,7 +220,7 @@ class LocalEngine:
             guide = self._constraint.guide(request) if self._constraint is not None and new > 0 else None
             row = Row(
                 number, request.session, prompt, new, request.voice, len(request.ids), guide,
-                runner.recall(request.session),
+                runner.recall(request.session), listener=request.listener,
             )  # fmt: skip
             row.begin(self.renderer.markers.end)
             if row.known is not None:
@@ -210,6 +228,12 @@ class LocalEngine:
                 row.start = min(common_prefix(row.known.ids, prompt), len(prompt) - needed)
             groups.setdefault(id(runner), (runner, []))[1].append(row)
         yield from groups.values()
+
+
+def _slice(interrupt: Callable[[], bool]) -> Callable[[], bool]:
+    """Says so once the interrupt does, or it has been asked often enough."""
+    left = itertools.count(_SLICE - 1, -1)
+    return lambda: next(left) <= 0 or interrupt()
 
 
 def _generation(row: Row, sampling: Sampling) -> Generation:

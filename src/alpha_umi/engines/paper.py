@@ -11,35 +11,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 from alpha_umi.data import alpha_umi
 from alpha_umi.data.paper_prompts import Wording, fill, history_item
 from alpha_umi.data.paper_rows import one_call_a_step
-from alpha_umi.engines.base import Conversation, Ending, Generation, Request, Sampling
+from alpha_umi.engines.base import Conversation, Generation, Request, Sampling
+from alpha_umi.engines.checkpoint import Checkpoint, Continuation
 from alpha_umi.engines.load import Speaker
 from alpha_umi.errors import UserError
 from alpha_umi.trajectory import Decision, Trajectory
 from alpha_umi.transcript import Renderer, Role, caller_text, parse_planner
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 _CONTEXT = 1 << 30  # of the transcript, which no model reads here
-_BATCH = 8
 _RETRIES = 5
 _NOTHING = ("", ".", ",")
 _NEXT = re.compile(r"Next:[ \t]*(caller|conclusion|give up)\b\.?", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class PaperModel:
-    """One role's checkpoint and its tokenizer."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 class PaperEngine:
@@ -59,7 +46,7 @@ class PaperEngine:
 
     def __init__(
         self,
-        models: Mapping[Role, PaperModel],
+        models: Mapping[Role, Checkpoint],
         renderer: Renderer,
         planner_speaker: Speaker = "assistant",
         wording: Wording = "toolbench",
@@ -82,10 +69,8 @@ class PaperEngine:
                     f"the paper's checkpoints are a planner, a caller and a summarizer; none speaks as {role}"
                 )
             mine = [number for number, request in enumerate(requests) if request.voice == role]
-            for at in range(0, len(mine), _BATCH):
-                numbers = mine[at : at + _BATCH]
-                spans = self._spans(cast("Role", role), [requests[n] for n in numbers], sampling)
-                made |= dict(zip(numbers, spans, strict=True))
+            spans = self._spans(cast("Role", role), [requests[number] for number in mine], sampling)
+            made |= dict(zip(mine, spans, strict=True))
         return [made[number] for number in range(len(requests))]
 
     def prefill(self, requests: Sequence[Request]) -> list[int]:
@@ -125,63 +110,25 @@ class PaperEngine:
         prompts = [self.prompt(request) for request in requests]
         texts = self._continue(role, prompts, sampling, 0)
         for attempt in range(1, _RETRIES + 1):
-            empty = [n for n, made in enumerate(texts) if role == "planner" and made[0].strip() in _NOTHING]
+            empty = [n for n, made in enumerate(texts) if role == "planner" and made.text.strip() in _NOTHING]
             if not empty or sampling.temperature == 0:
                 break
             again = self._continue(role, [prompts[n] for n in empty], sampling, attempt)
             for number, made in zip(empty, again, strict=True):
                 texts[number] = made
-        return [self._generation(role, r, *made) for r, made in zip(requests, texts, strict=True)]
+        return [self._generation(role, *one) for one in zip(requests, texts, strict=True)]
 
-    def _generation(self, role: Role, request: Request, text: str, finished: bool, read: int) -> Generation:
+    def _continue(self, role: Role, prompts: Sequence[str], sampling: Sampling, attempt: int) -> list[Continuation]:
+        return self.models[role].continuations(prompts, sampling, self.max_input, self.max_new_tokens, attempt)
+
+    def _generation(self, role: Role, request: Request, made: Continuation) -> Generation:
+        text = made.text
         if role == "planner":
             text, written = our_planner(text)
             self._written.setdefault(request.session, {})[paper_planner(text)] = written
         elif role == "caller":
             text = caller_text([alpha_umi.read_call(text, "call_0")[0]])
-        ended = Ending.END if finished else Ending.LENGTH
-        return Generation((*self.renderer.encode(text), self.renderer.markers.end), ended, read)
-
-    def _continue(
-        self, role: Role, prompts: Sequence[str], sampling: Sampling, attempt: int
-    ) -> list[tuple[str, bool, int]]:
-        """What follows each prompt, whether it ended by itself, and how many tokens were read."""
-        import torch
-
-        model, tokenizer = self.models[role].model, self.models[role].tokenizer
-        rows = [_ids(tokenizer, prompt)[-self.max_input :] for prompt in prompts]
-        width = max(map(len, rows))
-        end = cast("int", tokenizer.eos_token_id)
-        ids = torch.tensor([[end] * (width - len(row)) + row for row in rows], device=model.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-        chosen: dict[str, Any] = {"do_sample": False}
-        if sampling.temperature > 0:
-            chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
-            torch.manual_seed(sampling.seed + attempt)
-        with torch.inference_mode():
-            out = model.generate(  # pyright: ignore[reportCallIssue]
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=self.max_new_tokens,
-                eos_token_id=end,
-                pad_token_id=end,
-                **chosen,
-            )
-        return [self._cut(tokenizer, out[n, width:], end, len(row)) for n, row in enumerate(rows)]
-
-    @staticmethod
-    def _cut(tokenizer: PreTrainedTokenizerBase, written: torch.Tensor, end: int, read: int) -> tuple[str, bool, int]:
-        ids = written.tolist()
-        finished = end in ids
-        text = tokenizer.decode(ids[: ids.index(end)] if finished else ids, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text, finished, read
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids = tokenizer(text)["input_ids"]
-    assert isinstance(ids, list)
-    return ids
+        return Generation((*self.renderer.encode(text), self.renderer.markers.end), made.ended, made.read)
 
 
 def paper_planner(text: str) -> str:
@@ -197,21 +144,3 @@ def our_planner(text: str) -> tuple[str, str]:
         return f"{text}\nNext: {Decision.CALL.value}", text + alpha_umi.MARKERS[Decision.CALL]
     decision = alpha_umi.DECISIONS[found[1].lower()]
     return f"{text[: found.start()].rstrip()}\nNext: {decision.value}", text[: found.end()]
-
-
-def load_paper_models(names: Mapping[Role, str], dtype: torch.dtype, device: torch.device) -> dict[Role, PaperModel]:
-    """Loads the checkpoints by directory or hub id.
-
-    Raises:
-        UserError: One can't be loaded.
-    """
-    import torch
-
-    from alpha_umi.run_directory import load_bare_tokenizer, load_model
-
-    models: dict[Role, PaperModel] = {}
-    for role, name in names.items():
-        model = load_model(name)
-        torch.nn.Module.to(model, device=device, dtype=dtype)
-        models[role] = PaperModel(model.eval(), load_bare_tokenizer(name))
-    return models

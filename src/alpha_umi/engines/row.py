@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from alpha_umi.engines.base import Ending
+from alpha_umi.engines.base import Ending, Listener
 from alpha_umi.engines.constrain import Guide
 from alpha_umi.engines.kv import SessionCache
 from alpha_umi.transcript import Voice
@@ -37,6 +37,9 @@ class Row:
         logprob: Of the tokens that were generated, if that was asked for.
         ended: Why the span is complete, once it is.
         paused: All that was computed of the row, span included, while it waits for its next batch.
+        listener: Is told the tokens of the span,
+        told: and how many it was told.
+        interrupt: Asked after each token; once it says so, the batch is left.
     """
 
     number: int
@@ -56,6 +59,9 @@ class Row:
     logprob: float = 0.0
     ended: Ending | None = None
     paused: SessionCache | None = None
+    listener: Listener | None = None
+    told: int = 0
+    interrupt: Callable[[], bool] | None = None
 
     @property
     def tail(self) -> int:
@@ -108,6 +114,13 @@ class Row:
         if not self.over:
             self._force(end)
             self._look(end)
+        if self.listener is not None:
+            self._tell(self.listener)
+
+    def _tell(self, listener: Listener) -> None:
+        new, self.told = self.out[self.told :], len(self.out)
+        if listener(new) and not self.over:
+            self.ended = Ending.STOPPED
 
     def pause(self, kv: torch.Tensor) -> None:
         """Leaves its batch, whose keys and values of it these are [L, 2, H, T, D]."""

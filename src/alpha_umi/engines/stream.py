@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from alpha_umi.engines.base import Engine, Generation, Request, Sampling
@@ -18,8 +18,11 @@ class Continuous(Protocol):
         """Takes requests on; returns a ticket each."""
         ...
 
-    def advance(self) -> dict[int, Generation]:
-        """Generates until some of what was begun is complete, and returns that, by ticket; nothing if none is left."""
+    def advance(self, interrupt: Callable[[], bool] | None = None) -> dict[int, Generation]:
+        """Generates until some of what was begun is complete, and returns that, by ticket.
+
+        Nothing is returned if nothing is left, or if the interrupt, which is asked between tokens, says to stop.
+        """
         ...
 
 
@@ -39,8 +42,16 @@ class Stream(Generic[_K]):
         """Wants a span; ``key`` comes back with it."""
         self._waiting.setdefault(sampling, []).append((key, request))
 
-    def collect(self) -> list[tuple[_K, Generation]]:
-        """At least one span, if any is wanted: those that are complete, in the order in which they were asked for."""
+    def drop(self, key: _K) -> None:
+        """Lets go of what was asked with this key; the engine is to forget its session as well."""
+        self._waiting = {sampling: [one for one in asked if one[0] != key] for sampling, asked in self._waiting.items()}
+        self._begun = {ticket: one for ticket, one in self._begun.items() if one != key}
+
+    def collect(self, interrupt: Callable[[], bool] | None = None) -> list[tuple[_K, Generation]]:
+        """At least one span, if any is wanted: those that are complete, in the order in which they were asked for.
+
+        With an ``interrupt`` it may come back with none: once that says so, between two tokens.
+        """
         waiting, self._waiting = self._waiting, {}
         engine, out = self._engine, list[tuple[_K, Generation]]()
         for sampling, asked in waiting.items():
@@ -50,6 +61,6 @@ class Stream(Generic[_K]):
             else:
                 out += zip(keys, engine.generate(requests, sampling), strict=True)
         if isinstance(engine, Continuous):
-            made = sorted(engine.advance().items())
+            made = sorted(engine.advance(interrupt).items())
             out += [(self._begun.pop(ticket), span) for ticket, span in made if ticket in self._begun]
         return out
