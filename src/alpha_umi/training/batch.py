@@ -56,6 +56,12 @@ class Batch:
         """Tokens forwarded, padding included."""
         return self.ids.numel()
 
+    def rows(self, part: slice) -> Batch:
+        """Some of the rows, padded as they are."""
+        before, own = int(self.select[: part.start].sum()), int(self.select[part].sum())
+        loss = slice(before, before + own)
+        return Batch(self.ids[part], self.select[part], self.targets[loss], self.group[loss], self.weight[loss])
+
 
 def collate(rows: Sequence[Row], pad_to: int = _PAD_TO) -> Batch:
     """Pads rows on the right to one multiple of ``pad_to``; no rows make a batch of no tokens.

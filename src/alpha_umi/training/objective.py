@@ -18,6 +18,7 @@ from alpha_umi.training.attention import blockwise
 from alpha_umi.training.batch import GROUPS, Batch
 from alpha_umi.training.processes import ALONE, Processes
 from alpha_umi.training.recompute import recompute_layers
+from alpha_umi.training.shards import Shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -182,19 +183,35 @@ class RowObjective:
         if recompute:
             recompute_layers(model, self._setting)
         self._losses = TokenLosses(model, compile_body)
+        alone = device().type == "cpu" and adapters is None and not compile_body and not recompute
+        threads = torch.get_num_threads() if alone else 1
+        self._shards = Shards(threads) if threads > 1 else None
 
     def __call__(self, step: int) -> Outcome:
         """The loss of the step's batch."""
-        batch, on = self.batches(step), device()
-        losses = torch.zeros(0)
+        batch = self.batches(step)
+        losses, weighted = torch.zeros(0), None
         if batch.tokens:
-            with self._setting(), autocast(self.precision):
-                losses = self._losses(batch.ids.to(on), batch.select.to(on), batch.targets.to(on))
+            losses, weighted = self._weighted(batch)
         (rows, width), n = batch.ids.shape, len(batch.targets)
         flops = training_flops(self.model, rows, width, n)
         sums = add_up(self.processes, losses, batch.group, batch.weight, batch.tokens, flops)
-        loss = (losses * batch.weight.to(on)).sum() / sums.weight if batch.tokens else None
+        loss = weighted / sums.weight if weighted is not None else None
         return Outcome.of(loss, sums.weighted / sums.weight, sums)
+
+    def _weighted(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each token [N], and their weighted sum with its graph."""
+        if self._shards is None or len(batch.ids) < 2:
+            with self._setting():
+                return self._part(batch)
+        with self._setting():
+            return self._shards.run(lambda rows: self._part(batch.rows(rows)), len(batch.ids), self.clipped()[0])
+
+    def _part(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        on = device()
+        with autocast(self.precision):
+            losses = self._losses(batch.ids.to(on), batch.select.to(on), batch.targets.to(on))
+        return losses.detach(), (losses * batch.weight.to(on)).sum()
 
     @contextmanager
     def _setting(self) -> Iterator[None]:
