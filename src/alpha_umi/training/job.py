@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ def _steps_in(stage: StageRecipe, job: Job) -> int:
         job.objective(batches), job.settings, _WARM_UP + _TIMED, Path("/nonexistent"), checkpoint_seconds=float("inf")
     )
     trial.train(lambda report: timed.append(report.seconds))
-    a_step = sum(timed[_WARM_UP:]) / _TIMED + a_deal
+    a_step = statistics.median(timed[_WARM_UP:]) + a_deal  # kernels are compiled for shapes that are seen first
     return max(1, int(stage.minutes * 60 / a_step / job.share))
 
 
