@@ -12,7 +12,7 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
-INTEGRATION := $(wildcard tests/integration)
+INTEGRATION := $(wildcard tests/integration tests/serving)
 UNIT := $(filter-out $(INTEGRATION),$(patsubst %/,%,$(wildcard tests/*/)))
 
 .DEFAULT_GOAL := help
@@ -42,13 +42,13 @@ test: test-unit test-integration  ## unit tests, then integration tests
 test-unit: setup  ## the fast tests only
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" $(PARALLEL) $(PYTEST_ARGS) $(UNIT)
 
-test-integration: setup  ## whole commands, servers and kills, one at a time
+test-integration: setup  ## whole commands, servers, sandboxes and kills, one at a time
 ifneq ($(INTEGRATION),)
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS) $(INTEGRATION)
 endif
 
 test-slow: setup  ## what takes minutes, and ten times as many examples of every property
-	OMP_NUM_THREADS=1 $(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough $(PARALLEL) $(PYTEST_ARGS) $(UNIT)
+	OMP_NUM_THREADS=1 $(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough $(PARALLEL) $(PYTEST_ARGS) $(UNIT) $(INTEGRATION)
 
 lint: setup  ## ruff (rules and format) and pyright
 	$(BIN)/ruff check .

@@ -34,7 +34,7 @@ from alpha_umi.trajectory import (
 )
 from alpha_umi.transcript import ROLES, Voice, parse_single
 from tests.agent.conftest import KEY, ReversibleShelf, Shelf
-from tests.engines.provider import Answer, Body, Provider, chat, failure, providing
+from tests.integration.provider import Answer, Body, Provider, chat, failure, providing
 
 ASKED = UserMessage("What is the value of a?")
 LOOK_UP = ("look_up", '{"key": "a"}')

@@ -32,7 +32,7 @@ from alpha_umi.toolworld import World, make_tasks
 from alpha_umi.trajectory import AssistantMessage, Tool, ToolCall, ToolMessage, Trajectory, UserMessage
 from alpha_umi.transcript import ROLES, Renderer, Voice, Voices
 from tests.agent.conftest import KEY, Shelf
-from tests.engines.provider import Body, Provider, completion, failure, providing
+from tests.integration.provider import Body, Provider, completion, failure, providing
 from tests.tokenizers import nano
 
 Answer = Callable[[Body], Any]
