@@ -13,19 +13,19 @@ from dataclasses import replace
 from random import Random
 
 from alpha_umi.toolworld.catalogue import Api, load_catalogue
-from alpha_umi.toolworld.drafts import Draft
+from alpha_umi.toolworld.drafts import Draft, Link
 from alpha_umi.toolworld.operations import STATUS
 from alpha_umi.toolworld.oracle import solution
-from alpha_umi.toolworld.plans import Plan, originals, overlap
+from alpha_umi.toolworld.plans import Plan, links, originals, overlap
 from alpha_umi.toolworld.splits import count_characters, finish_task, make_task, source_of
 from alpha_umi.toolworld.tasks import TRANSIENT, Fault, Kind, Tables, Task
 from alpha_umi.toolworld.world import copied
 from alpha_umi.trajectory import AssistantMessage, Message, ToolMessage, Trajectory
 
 _KIND_SHARES: Mapping[Kind, float] = {
-    "single": 38, "missing": 18, "impossible": 14, "parallel": 9, "multi": 9, "empty": 6, "retry": 6,
+    "single": 20, "multi": 18, "parallel": 16, "chain": 14, "missing": 13, "impossible": 8, "empty": 6, "retry": 5,
 }  # fmt: skip
-_TRIES = 8
+_KINDS_TRIED, _TRIES = 3, 8
 
 
 def make_conversations(
@@ -86,23 +86,47 @@ def _numbered(message: Message, first: int) -> Message:
 
 
 def _following(rng: Random, first: Task, state: Tables, name: str) -> Task | None:
-    """Another task over the first one's tools; None if a few tries came to nothing."""
+    """Another task over the first one's tools; None if a few tries came to nothing.
+
+    What was said before stays true: rows that are there already are not changed to suit it.
+    """
     apis = load_catalogue().apis
     shown = tuple(apis[tool.name] for tool in first.tools)
     source = source_of(first.split)
     untouched = {table: [row for row in rows if STATUS not in row] for table, rows in state.items()}
-    for _ in range(_TRIES):
-        kind = rng.choices(list(_KIND_SHARES), list(_KIND_SHARES.values()))[0]
-        draft = Draft(rng, source.vocabulary, copied(untouched), unambiguous=True)
-        called = _calls(rng, draft, shown, kind, originals(source.partition))
-        if called is None or any(draft.tables[table] != rows for table, rows in untouched.items()):
-            continue  # what was said before has to stay true
-        faults = (Fault(rng.choice(called).name, rng.choice(TRANSIENT), 1),) if kind == "retry" else ()
-        plan = Plan(kind, called, shown, faults, kind == "parallel")
-        task = finish_task(name, first.split, first.shape, plan, draft)
-        if task is not None:
-            return replace(task, tables={table: state.get(table, rows) for table, rows in task.tables.items()})
+    for kind in rng.choices(list(_KIND_SHARES), list(_KIND_SHARES.values()), k=_KINDS_TRIED):
+        for _ in range(_TRIES):
+            draft = Draft(rng, source.vocabulary, copied(untouched), unambiguous=True)
+            task = _drafted(rng, draft, first, shown, kind, name)
+            if task is not None and all(draft.tables[table] == rows for table, rows in untouched.items()):
+                return replace(task, tables={table: state.get(table, rows) for table, rows in task.tables.items()})
     return None
+
+
+def _drafted(rng: Random, draft: Draft, first: Task, shown: tuple[Api, ...], kind: Kind, name: str) -> Task | None:
+    """A task of this kind over the tools that are shown; None if this try came to nothing."""
+    partition = source_of(first.split).partition
+    if kind == "chain":
+        called = _chain(rng, draft, shown, links(partition, first.shape))
+    else:
+        called = _calls(rng, draft, shown, kind, originals(partition))
+    if called is None:
+        return None
+    faults = (Fault(rng.choice(called).name, rng.choice(TRANSIENT), 1),) if kind == "retry" else ()
+    return finish_task(name, first.split, first.shape, Plan(kind, called, shown, faults, kind == "parallel"), draft)
+
+
+def _chain(
+    rng: Random, draft: Draft, shown: Sequence[Api], known: Sequence[tuple[Api, Sequence[Link]]]
+) -> tuple[Api, ...] | None:
+    """Two APIs, the second of which needs what the first gives."""
+    usable = [link for api, found in known if api in shown for link in found if link.target in shown]
+    if not usable:
+        return None
+    link = rng.choice(usable)
+    if not draft.add(link.source) or not draft.add(link.target, link=link, turn=1):
+        return None
+    return link.source, link.target
 
 
 def _calls(
