@@ -136,7 +136,7 @@ def transcript_view(transcript: Transcript, decode: Callable[[list[int]], str]) 
     """A transcript as the model sees it: tokens in their role's colour, underlined where they are in the loss."""
     view = Text()
     for segment in transcript.segments:
-        color = COLORS.get(segment.kind, "white")
+        color = COLORS.get(segment.kind, "default")
         header = transcript.ids[segment.start : segment.span_start]
         view.append(decode(header), style=f"bold reverse {color}")
         underline = " underline" if segment.trained else " dim"
@@ -154,7 +154,7 @@ def transcript_lengths(transcript: Transcript) -> Table:
         mine = [segment for segment in transcript.segments if segment.kind == kind]
         tokens = sum(segment.stop - segment.start for segment in mine)
         learned = sum(segment.span_stop - segment.span_start for segment in mine if segment.trained)
-        table.add_row(Text(kind, style=COLORS.get(kind, "white")), str(len(mine)), str(tokens), str(learned))
+        table.add_row(Text(kind, style=COLORS.get(kind, "default")), str(len(mine)), str(tokens), str(learned))
     learned = sum(label != IGNORED for label in transcript.labels())
     table.add_row("all", str(len(transcript.segments)), str(len(transcript.ids)), str(learned))
     return table

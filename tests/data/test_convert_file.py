@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alpha_umi.data import FORMATS, Rejected, convert, convert_file
+from alpha_umi.data import FORMATS, Rejected, convert, convert_file, recognise
 from alpha_umi.errors import DataError, UserError
 from alpha_umi.trajectory import read_jsonl
 
@@ -139,3 +139,14 @@ def test_a_missing_source_an_empty_folder_and_an_unknown_format_are_clear_errors
 
 def test_every_format_is_named_by_its_key_and_described() -> None:
     assert all(name == converter.name and converter.description for name, converter in FORMATS.items())
+
+
+def test_chats_without_tools_do_not_hide_the_format_of_the_others(tmp_path: Path) -> None:
+    chat = {"conversations": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]}
+    path = tmp_path / "mixed.json"
+    path.write_text(json.dumps([chat, chat, GOOD, chat]))
+    assert recognise(path) == "alpha-umi"
+    path.write_text(json.dumps([{"nothing": "known"}, {"nothing": "either"}]))
+    with pytest.raises(UserError, match="no format recognises these records; name it with --from") as refused:
+        recognise(path)
+    assert "paper-rows" not in str(refused.value)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.data import alpha_umi
-from alpha_umi.data.format import Options, PaperRole
+from alpha_umi.data.format import Options, PaperRole, Wording
 from alpha_umi.data.paper_prompts import PROMPTS, fill, history_item
 from alpha_umi.data.paper_rows import FORMAT, rows
 from alpha_umi.errors import UserError
@@ -69,6 +69,16 @@ def test_rows_of_the_test_file_are_those_of_the_reference_code(real_data: Path, 
         expected = [json.loads(line) for line in file]
     written = made(role, *trajectories(folder / "test_out_of_domain_a.json"))
     assert [{"input": row["input"], "target": row["target"]} for row in written] == expected
+
+
+def test_rows_may_have_toolalpacas_wording(real_data: Path) -> None:
+    (first, *_) = trajectories(real_data / "alpha-umi" / "raw_data_stage_2.json")
+    usual, other = (list(rows([first], Options.of(role="planner", wording=word))) for word in get_args(Wording))
+    assert [row["target"] for row in usual] == [row["target"] for row in other]
+    assert all("give up" in row["input"].lower() for row in usual)
+    assert usual[0]["input"] != other[0]["input"]
+    with pytest.raises(UserError, match="unknown wording 'x'; known are toolbench, toolalpaca"):
+        Options.of(wording="x")
 
 
 def test_the_prompts_are_the_published_ones(real_data: Path) -> None:

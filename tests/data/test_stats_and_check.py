@@ -59,6 +59,9 @@ def test_tokens_are_counted_as_the_renderer_makes_them():
     [
         ('{"error": "gone"}', True), ('{"error": ""}', False), ('{"a": 1}', False), ("ERROR: failed", True),
         ("no error here", False), ("Traceback (most recent call last)", True), ("{" * 99_999, False), ("", False),
+        ("{'error': 'no such route', 'response': ''}", True), ("{'error': '', 'response': 'ok'}", False),
+        ('{"error": "Unauthorized", "response": "cut', True), ('{"error": "", "response": "cut', False),
+        ("{'error': None, 'response': 'ok'}", False),
     ],
 )  # fmt: skip
 def test_an_error_is_told_from_a_reply(text: str, failed: bool):

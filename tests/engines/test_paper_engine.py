@@ -11,6 +11,7 @@ import pytest
 
 from alpha_umi.agent import Episode, run_one
 from alpha_umi.agent.limits import Limits, StopReason
+from alpha_umi.cli.options import strategy_for
 from alpha_umi.data import alpha_umi, convert
 from alpha_umi.data.format import Options
 from alpha_umi.data.paper_rows import rows
@@ -141,9 +142,32 @@ def test_checkpoints_are_loaded_by_name_or_through_a_directory_that_names_them(s
             assert engine.generate([request], Sampling())[0].ids
 
 
+def test_a_directory_that_names_them_can_be_told_how_to_prompt_them(tmp_path: Path):
+    (tmp_path / "paper.json").write_text(json.dumps(dict.fromkeys(ROLES, "x") | {"wording": "toolalpaca"}))
+    as_named = chosen_source(tmp_path, None, None, None, None)
+    assert isinstance(as_named, PaperRun)
+    assert (as_named.wording, as_named.planner_speaker) == ("toolalpaca", None)
+    told = chosen_source(tmp_path, None, None, None, "paper", "planner", wording="toolbench")
+    assert isinstance(told, PaperRun)
+    assert (told.wording, told.planner_speaker) == ("toolbench", "planner")
+
+
+def test_the_papers_checkpoints_are_sampled_as_its_code_does_and_others_are_not(tmp_path: Path):
+    papers = PaperRun(planner="a", caller="b", summarizer="c")
+    assert strategy_for("react", papers).sampling == Sampling(temperature=0.5)
+    assert strategy_for("react", papers, 0.0).sampling == strategy_for("react", tmp_path).sampling == Sampling()
+    assert strategy_for("dfsdt", tmp_path, 1.0).sampling == Sampling(temperature=1.0)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"model": Path("x"), "wording": "toolalpaca"}, "only the paper's checkpoints"),
+        ({"model": Path("x"), "planner_speaker": "planner"}, "only the paper's checkpoints"),
+        (
+            {**dict.fromkeys(get_args(Role), "a"), "renderer": "paper", "wording": "x"},
+            "known are toolbench, toolalpaca",
+        ),
         ({}, "give --model RUN, or --planner"),
         ({"planner": "a", "renderer": "paper"}, "all of them and without --model"),
         ({**dict.fromkeys(get_args(Role), "a"), "renderer": None}, "--renderer paper"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from alpha_umi.agent.best_of_n import BestOfN
 from alpha_umi.agent.dfsdt import Dfsdt
 from alpha_umi.agent.limits import Limits
 from alpha_umi.agent.strategies import React, Strategy
+from alpha_umi.engines.base import Sampling
 from alpha_umi.errors import UserError
 
 _STRATEGIES = {"react": React, "dfsdt": Dfsdt, "best-of-n": BestOfN}
@@ -18,13 +19,14 @@ _SWITCH = {"yes": True, "no": False}
 
 @dataclass(frozen=True)
 class ChosenStrategy:
-    """A strategy and what its runs may take."""
+    """A strategy, what its runs may take, and how their tokens are chosen."""
 
     strategy: Strategy
     limits: Limits
+    sampling: Sampling = field(default_factory=Sampling)
 
 
-def chosen_strategy(text: str, prompt: bool = False) -> ChosenStrategy:
+def chosen_strategy(text: str, prompt: bool = False, temperature: float = 0.0) -> ChosenStrategy:
     """Reads a strategy's name and options.
 
     Options are the fields of its class, and the limits ``steps`` (of a path), ``seconds`` and ``tokens``.
@@ -32,6 +34,7 @@ def chosen_strategy(text: str, prompt: bool = False) -> ChosenStrategy:
     Args:
         text: As typed.
         prompt: Whether a search shows the roles what was tried, unless the text says so.
+        temperature: Of every span; 0 is greedy.
 
     Raises:
         UserError: No such strategy or option, or a value that it can't have.
@@ -52,7 +55,7 @@ def chosen_strategy(text: str, prompt: bool = False) -> ChosenStrategy:
         else:
             raise UserError(f"--strategy {text}: no option {key!r}; {name} has {', '.join([*own, *_LIMITS])}")
     strategy = kind(**options)
-    return ChosenStrategy(strategy, replace(strategy.limits(), **limits))
+    return ChosenStrategy(strategy, replace(strategy.limits(), **limits), Sampling(temperature))
 
 
 def _value(text: str, key: str, value: str, default: Any) -> Any:

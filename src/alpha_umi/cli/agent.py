@@ -30,8 +30,10 @@ from alpha_umi.cli.options import (
     StrategyText,
     Summarizer,
     Tag,
+    Temperature,
     Tools,
     Variant,
+    WordingName,
     strategy_for,
     terminal,
 )
@@ -110,9 +112,11 @@ def run(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    wording: WordingName = None,
     engine_file: EngineFile = None,
     constrain: Constrain = True,
     strategy: StrategyText = "react",
+    temperature: Temperature = None,
     retrieve: Retrieve = None,
     retriever: Retriever = "bm25",
     read_more: ReadMore = None,
@@ -132,8 +136,8 @@ def run(
 
     if not query.strip():
         raise UserError("the query is empty: say what the agent is to do")
-    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file)
-    chosen = strategy_for(strategy, source)
+    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file, wording=wording)
+    chosen = strategy_for(strategy, source, temperature)
     approval = _approval(approve)
     best = _choice(retrieve, retriever)
     options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
@@ -146,7 +150,7 @@ def run(
     ):  # fmt: skip
         show_left_out(opened.source.left_out)
         outcome = run_one(
-            engine, _episode(query, readable, best), chosen.limits,
+            engine, _episode(query, readable, best), chosen.limits, chosen.sampling,
             on_event=None if as_json else agent_display(console), approval=approval, repair=True, runner=opened.runner,
             strategy=chosen.strategy, trace=written,
         )  # fmt: skip
@@ -162,9 +166,11 @@ def chat(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    wording: WordingName = None,
     engine_file: EngineFile = None,
     constrain: Constrain = True,
     strategy: StrategyText = "react",
+    temperature: Temperature = None,
     retrieve: Retrieve = None,
     retriever: Retriever = "bm25",
     read_more: ReadMore = None,
@@ -178,8 +184,8 @@ def chat(
     from alpha_umi.engines.load import chosen_source, open_engine
     from alpha_umi.tools import OpenApiOptions, open_tools
 
-    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file)
-    chosen = strategy_for(strategy, source)
+    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file, wording=wording)
+    chosen = strategy_for(strategy, source, temperature)
     approval = _approval(approve)
     best = _choice(retrieve, retriever)
     options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
@@ -211,8 +217,8 @@ def _converse(
     try:
         while True:
             outcome = run_one(
-                engine, episode, chosen.limits, on_event=show, keep=True, approval=approval, repair=True,
-                runner=opened.runner, strategy=chosen.strategy,
+                engine, episode, chosen.limits, chosen.sampling, on_event=show, keep=True, approval=approval,
+                repair=True, runner=opened.runner, strategy=chosen.strategy,
             )  # fmt: skip
             reason = outcome.stop_reason.value
             if reason not in ("answered", "gave_up"):

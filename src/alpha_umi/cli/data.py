@@ -31,6 +31,7 @@ def convert(
     to_format: Annotated[str | None, typer.Option("--to", help="Write this format instead of trajectories.")] = None,
     tools: Annotated[Path | None, typer.Option(help="Tool documents, where records only name their tools.")] = None,
     role: Annotated[str | None, typer.Option(help="Whose rows `--to paper-rows` writes.")] = None,
+    wording: Annotated[str, typer.Option(help="Of `--to paper-rows`: toolbench | toolalpaca.")] = "toolbench",
     rationale: Annotated[str, typer.Option(help="keep | drop | rule: write missing rationales by rule.")] = "keep",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -39,11 +40,11 @@ def convert(
     from alpha_umi.data.rationales import rationales
     from alpha_umi.display import bars
 
+    options = Options.of(tools, role, wording)
     with bars(terminal(stderr=True)) as shown:
         summary = convert_file(
-            src, from_format, out, lambda read: shown.count("records", read), Options.of(tools, role), to_format,
-            rationales(rationale),
-        )  # fmt: skip
+            src, from_format, out, lambda read: shown.count("records", read), options, to_format, rationales(rationale)
+        )
     if as_json:
         typer.echo(json.dumps({
             "format": summary.from_format, "read": summary.read, "converted": summary.converted,
@@ -99,7 +100,8 @@ def inspect(
         raise UserError(f"unknown renderer {renderer_name!r}; known are transcript and paper")
     trajectory = next(itertools.islice(read_jsonl(file), index, None), None)
     if trajectory is None:
-        raise UserError(f"{file} has no trajectory {index}; the first is 0")
+        count = sum(1 for _ in read_jsonl(file))
+        raise UserError(f"{file} has no trajectory {index}; there are {count}, the first is 0")
     if renderer_name == "paper":
         view, lengths = _rows_shown(trajectory, role, model)
     else:

@@ -22,7 +22,9 @@ from alpha_umi.cli.options import (
     RendererName,
     Retriever,
     Summarizer,
+    Temperature,
     Variant,
+    WordingName,
     print_tables,
     strategy_for,
     terminal,
@@ -51,18 +53,20 @@ def eval_static(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    wording: WordingName = None,
     engine_file: EngineFile = None,
     constrain: Constrain = True,
     compare: CompareUnconstrained = False,
     planner_speaker: Annotated[
-        str, typer.Option(help="Paper renderer: planner (as the paper's static inference) or assistant (as training).")
-    ] = "planner",
+        str | None,
+        typer.Option(help="Paper renderer: planner (the default: its static inference) | assistant (its training)."),
+    ] = None,
     predictions: Annotated[Path | None, typer.Option(help="Score a predictions file instead of a model.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
     instructions: Instructions = None,
 ) -> None:
     """The five static metrics, by the paper's rules and by strict ones: gold history, one prediction a step."""
-    from alpha_umi.engines.load import chosen_source
+    from alpha_umi.engines.load import PaperRun, chosen_source
 
     ways = _ways(constrain, compare)
     if predictions is not None:
@@ -72,7 +76,9 @@ def eval_static(
     elif data is None:
         raise UserError("give --model RUN (or --engine YAML) and --data FILE (or toolworld), or --predictions FILE")
     else:
-        source = chosen_source(model, planner, caller, summarizer, renderer, planner_speaker, engine_file)
+        source = chosen_source(model, planner, caller, summarizer, renderer, planner_speaker, engine_file, wording)
+        if isinstance(source, PaperRun) and source.planner_speaker is None:
+            source = source.model_copy(update={"planner_speaker": "planner"})
         found = {way: _scored_model(source, data, instructions, held, variant) for way, held in ways.items()}
     if json_out is not None:
         from alpha_umi.trajectory import write_json
@@ -138,6 +144,7 @@ def eval_live(
     caller: Caller = None,
     summarizer: Summarizer = None,
     renderer: RendererName = None,
+    wording: WordingName = None,
     engine_file: EngineFile = None,
     constrain: Constrain = True,
     compare: CompareUnconstrained = False,
@@ -151,6 +158,7 @@ def eval_live(
         list[str] | None,
         typer.Option(help="react (if none is named) | dfsdt | best-of-n, as of `umi run`; several are compared."),
     ] = None,
+    temperature: Temperature = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes at one time.")] = 64,
 ) -> None:
     """Run the agent on instructions whose tools answer; report pass rate and token cost of each split."""
@@ -166,8 +174,8 @@ def eval_live(
         raise UserError(
             f"--world {world}: give toolworld (with --split, --faulty), or gsm8k and --data FILE (and neither of them)"
         )
-    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file)
-    chosen = {text: strategy_for(text, source) for text in strategy or ["react"]}
+    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file, wording=wording)
+    chosen = {text: strategy_for(text, source, temperature) for text in strategy or ["react"]}
     compute.use_all_cores()
     found = {
         way: _lived(evaluate, source, held, variant, traces / way if traces is not None else None, chosen, concurrency)

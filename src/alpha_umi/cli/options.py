@@ -31,6 +31,15 @@ RendererName = Annotated[
         help="transcript, paper (for the paper's own checkpoints) or toolllama (for one like ToolLLaMA: --model ID).",
     ),
 ]
+WordingName = Annotated[
+    str | None, typer.Option("--wording", help="Of the paper's prompts: toolbench (if not given) | toolalpaca.")
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="0 takes the likeliest token (if not given; 0.5 for the paper's checkpoints, as its code does)."
+    ),
+]
 Constrain = Annotated[
     bool, typer.Option("--constrain/--no-constrain", help="Hold calls and decisions to what is legal.")
 ]
@@ -79,6 +88,9 @@ StrategyText = Annotated[
 Instructions = Annotated[int | None, typer.Option(min=1, help="Instructions a split (200 or 100, if not given).")]
 
 
+_PAPER_TEMPERATURE = 0.5
+
+
 def terminal(stderr: bool = False) -> Console:
     """Where people read: standard output, or standard error for what isn't the result."""
     from rich.console import Console
@@ -86,14 +98,15 @@ def terminal(stderr: bool = False) -> Console:
     return Console(stderr=stderr)
 
 
-def strategy_for(text: str, source: Source) -> ChosenStrategy:
-    """The strategy that was typed; models that are prompted with texts are shown what was tried before."""
+def strategy_for(text: str, source: Source, temperature: float | None = None) -> ChosenStrategy:
+    """The strategy and temperature that were typed; models prompted with texts are shown what was tried before."""
     from alpha_umi.agent import chosen_strategy
-    from alpha_umi.engines.load import OpenAIRun, read_paper_run
+    from alpha_umi.engines.load import OpenAIRun, PaperRun
 
-    if isinstance(source, OpenAIRun):
-        return chosen_strategy(text, prompt=source.prompted)
-    return chosen_strategy(text, prompt=not isinstance(source, Path) or read_paper_run(source) is not None)
+    if temperature is None:
+        temperature = _PAPER_TEMPERATURE if isinstance(source, PaperRun) else 0.0
+    prompted = source.prompted if isinstance(source, OpenAIRun) else not isinstance(source, Path)
+    return chosen_strategy(text, prompted, temperature)
 
 
 def print_tables(systems: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,20 +110,26 @@ def _format(name: str, what: Callable[[Format], object], verb: str) -> Format:
 def recognise(path: str | Path) -> str:
     """The name of the format that the first records of a file (or of a folder's first file) are in.
 
+    It is the first one that recognises more than half of those that any format recognises: a file may also hold chats
+    without tools, which say nothing of their format.
+
     Raises:
         UserError: No format recognises them.
         DataError: The file can't be read.
     """
-    looked_at = 0
-    for one in FORMATS.values():
-        for file in one.files(path)[:1] if one.read is not None else ():
-            records = [r for r in islice(read_records(file), _LOOKED_AT) if not isinstance(r, BrokenLine)]
-            looked_at = max(looked_at, len(records))
-            if records and sum(map(one.looks_like, records)) > len(records) / 2:
-                return one.name
-    if not looked_at:
+    readable = {name: one for name, one in FORMATS.items() if one.read is not None}
+    looks: dict[str, list[bool]] = {}
+    for name, one in readable.items():
+        for file in one.files(path)[:1]:
+            records = (r for r in islice(read_records(file), _LOOKED_AT) if not isinstance(r, BrokenLine))
+            looks[name] = [one.looks_like(record) for record in records]
+    if not any(looks.values()):
         raise DataError(path, "holds no record")
-    raise UserError(f"{path}: no format recognises these records; name it with --from ({', '.join(sorted(FORMATS))}).")
+    known = sum(map(any, zip_longest(*looks.values(), fillvalue=False)))
+    found = next((name for name, alike in looks.items() if sum(alike) > known / 2), None)
+    if found is None:
+        raise UserError(f"{path}: no format recognises these records; name it with --from ({', '.join(readable)}).")
+    return found
 
 
 def convert(path: str | Path, from_format: str, options: Options = NO_OPTIONS) -> Iterator[Trajectory | Rejected]:

@@ -15,6 +15,8 @@ from alpha_umi.errors import UserError
 from alpha_umi.trajectory import Trajectory
 
 PaperRole = Literal["backbone", "planner", "caller", "summarizer"]
+Wording = Literal["toolbench", "toolalpaca"]
+"""Of the paper's prompts."""
 
 
 @dataclass(frozen=True)
@@ -23,22 +25,35 @@ class Options:
 
     Attributes:
         tools: A file of tool documents, for formats whose records only name their tools.
-        role: Whose rows ``paper-rows`` writes.
+        role: Whose rows ``paper-rows`` writes,
+        wording: and in which wording of the prompts.
     """
 
     tools: Path | None = None
     role: PaperRole | None = None
+    wording: Wording = "toolbench"
 
     @classmethod
-    def of(cls, tools: Path | None = None, role: str | None = None) -> Options:
+    def of(cls, tools: Path | None = None, role: str | None = None, wording: str = "toolbench") -> Options:
         """Options as typed on a command line.
 
         Raises:
-            UserError: There is no such role.
+            UserError: There is no such role or wording.
         """
         if role is not None and role not in get_args(PaperRole):
             raise UserError(f"unknown role {role!r}; known are {', '.join(get_args(PaperRole))}.")
-        return cls(tools, cast("PaperRole | None", role))
+        return cls(tools, cast("PaperRole | None", role), wording_of(wording))
+
+
+def wording_of(text: str) -> Wording:
+    """A wording as typed on a command line.
+
+    Raises:
+        UserError: There is no such wording.
+    """
+    if text not in get_args(Wording):
+        raise UserError(f"unknown wording {text!r}; known are {', '.join(get_args(Wording))}")
+    return cast("Wording", text)
 
 
 NO_OPTIONS = Options()

@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-from alpha_umi.data.format import PaperRole
-
-Wording = Literal["toolbench", "toolalpaca"]
+from alpha_umi.data.format import PaperRole, Wording
 
 END = "</s>"
 """Ends every item of the history but an observation, which nothing ends."""

@@ -1,8 +1,8 @@
 """The paper's training rows: a ``{"tools", "history", "input", "target"}`` a step and role, as the reference has them.
 
-``input`` is the role's prompt (ToolBench wording), ``target`` what it has to write, ``history`` the turns before it in
-the α-UMi format. Made of trajectories that were read from α-UMi's files, all four fields are the reference code's own,
-in its order. Its quirks, all of them kept:
+``input`` is the role's prompt (in ToolBench's wording or ToolAlpaca's), ``target`` what it has to write, ``history``
+the turns before it in the α-UMi format. Made of trajectories that were read from α-UMi's files, all four fields are
+the reference code's own, in its order. Its quirks, all of them kept:
 
 * every item of the history ends in ``</s>`` but an observation, which nothing ends;
 * a planner turn that is followed by neither a call nor an answer is no row, and stays in the history;
@@ -30,7 +30,7 @@ from itertools import takewhile
 from typing import Any, get_args
 
 from alpha_umi.data import alpha_umi
-from alpha_umi.data.format import Format, Options, PaperRole
+from alpha_umi.data.format import Format, Options, PaperRole, Wording
 from alpha_umi.data.function_chains import NO_ANSWER
 from alpha_umi.data.paper_prompts import fill, history_item
 from alpha_umi.errors import UserError
@@ -57,13 +57,15 @@ def rows(trajectories: Iterable[Trajectory], options: Options) -> Iterator[Row]:
     if options.role is None:
         raise UserError(f"paper-rows are the rows of one role; name it with --role ({', '.join(get_args(PaperRole))}).")
     records = (alpha_umi.as_record(one_call_a_step(trajectory)) for trajectory in trajectories)
-    return _backbone(records) if options.role == "backbone" else _of_role(options.role, records)
+    if options.role == "backbone":
+        return _backbone(records, options.wording)
+    return _of_role(options.role, records, options.wording)
 
 
 # ---- planner, caller, summarizer ------------------------------------------------------------------------------------
 
 
-def _of_role(role: PaperRole, records: Iterable[dict[str, Any]]) -> Iterator[Row]:
+def _of_role(role: PaperRole, records: Iterable[dict[str, Any]], wording: Wording) -> Iterator[Row]:
     is_row, is_left_out = _IS_ROW[role], _LEFT_OUT.get(role, lambda turn: False)
     for record in records:
         turns = record["conversations"]
@@ -71,7 +73,7 @@ def _of_role(role: PaperRole, records: Iterable[dict[str, Any]]) -> Iterator[Row
         for at, turn in enumerate(turns):
             if is_row(turns, at):
                 thought = turns[at - 1]["value"] if role == "caller" else ""
-                yield _row(record, at, fill(role, record["tools"], history, thought), turn["value"])
+                yield _row(record, at, fill(role, record["tools"], history, thought, wording), turn["value"])
             if not is_left_out(turn):
                 history += history_item(turn["from"], turn["value"])
 
@@ -111,7 +113,7 @@ _LEFT_OUT: dict[PaperRole, Callable[[Turn], bool]] = {"caller": _is_invented, "s
 # ---- the backbone ---------------------------------------------------------------------------------------------------
 
 
-def _backbone(records: Iterable[dict[str, Any]]) -> Iterator[Row]:
+def _backbone(records: Iterable[dict[str, Any]], wording: Wording) -> Iterator[Row]:
     prompt: str | None = None
     for record in records:
         turns = record["conversations"]
@@ -121,7 +123,7 @@ def _backbone(records: Iterable[dict[str, Any]]) -> Iterator[Row]:
                 step = _step(turn["value"], _next(turns, at))
                 if step is not None:
                     if prompt is None or _GIVE_UP not in turn["value"]:
-                        prompt = fill("backbone", record["tools"], history)
+                        prompt = fill("backbone", record["tools"], history, wording=wording)
                     yield _row(record, at, prompt, step)
                 history += history_item("assistant", turn["value"] if step is None else step)
             elif turn["from"] in ("user", "observation"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -90,14 +91,20 @@ def _summary(values: list[int]) -> dict[str, float]:
     return {"mean": round(float(np.mean(values)), 2), "min": min(values), **named, "max": max(values)}
 
 
+_ERROR_FIRST = re.compile(r"""\{\s*["']error["']\s*:\s*(?!""|''|null|None|false|False|\{\}|\[\])""")
+
+
 def is_error(observation: str) -> bool:
-    """Whether an observation reports a failure: an object whose ``error`` isn't empty, or text that begins with it."""
+    """Whether an observation reports a failure: an object whose ``error`` isn't empty, or text that begins with it.
+
+    An object may be JSON, what Python prints, or the beginning of either (then it has to be the first key).
+    """
     text = observation.strip()
     if text[:1] == "{":
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return False
+            return _ERROR_FIRST.match(text) is not None
         return isinstance(value, Mapping) and bool(value.get("error"))
     return text[:5].lower() == "error" or text.startswith("Traceback")
 

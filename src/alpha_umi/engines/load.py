@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alpha_umi.compute import device, probe_precision
+from alpha_umi.data.format import Wording, wording_of
+from alpha_umi.data.records import reason
 from alpha_umi.engines.base import Engine
 from alpha_umi.engines.local import LocalEngine
 from alpha_umi.engines.openai_config import OpenAIRun, load_openai_run
@@ -37,7 +39,8 @@ class PaperRun(BaseModel):
     Attributes:
         planner: Directory or hub id, as ``caller`` and ``summarizer``.
         wording: Of the prompts.
-        planner_speaker: How the planner's turn of a step is headed for the caller and the summarizer.
+        planner_speaker: How the planner's turn of a step is headed for the caller and the summarizer; None is as the
+            paper does it: ``planner`` in static inference, ``assistant`` otherwise.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,8 +48,8 @@ class PaperRun(BaseModel):
     planner: str
     caller: str
     summarizer: str
-    wording: Literal["toolbench", "toolalpaca"] = "toolbench"
-    planner_speaker: Speaker = "assistant"
+    wording: Wording = "toolbench"
+    planner_speaker: Speaker | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ def _paper_engine(run: PaperRun, dtype: torch.dtype, threads: int | None) -> Eng
     if threads:
         torch.set_num_threads(threads)
     models: dict[Role, Checkpoint] = {role: load_checkpoint(getattr(run, role), dtype, device()) for role in ROLES}
-    return PaperEngine(models, load_renderer(None, _OBSERVATION_TOKENS), run.planner_speaker, run.wording)
+    return PaperEngine(
+        models, load_renderer(None, _OBSERVATION_TOKENS), run.planner_speaker or "assistant", run.wording
+    )
 
 
 def _toolllama_engine(run: ToolLlamaRun, dtype: torch.dtype, threads: int | None) -> Engine:
@@ -152,7 +157,9 @@ def read_paper_run(directory: Path) -> PaperRun | None:
         return None
     try:
         return PaperRun.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ValidationError) as error:
+    except ValidationError as error:
+        raise RunDirectoryError(f"{path} can't be read: {reason(error)}") from error
+    except ValueError as error:
         raise RunDirectoryError(f"{path} can't be read: {error}") from error
 
 
@@ -162,8 +169,9 @@ def chosen_source(
     caller: str | None,
     summarizer: str | None,
     renderer: str | None,
-    planner_speaker: str = "assistant",
+    planner_speaker: str | None = None,
     engine: Path | None = None,
+    wording: str | None = None,
 ) -> Source:
     """A run directory, three checkpoints with the paper's renderer, one with ToolLLaMA's, or an engine file, as typed.
 
@@ -171,28 +179,42 @@ def chosen_source(
         UserError: It is none of these, or more than one.
     """
     if engine is not None:
-        if any(given is not None for given in (model, planner, caller, summarizer, renderer)):
+        if any(given is not None for given in (model, planner, caller, summarizer, renderer, planner_speaker, wording)):
             raise UserError("--engine says what speaks for every role: leave out --model, the checkpoints, --renderer")
         return load_openai_run(engine)
+    run = _paper_run(model, planner, caller, summarizer, renderer)
+    if run is not None:
+        if planner_speaker is not None and planner_speaker not in get_args(Speaker):
+            raise UserError(f"unknown speaker {planner_speaker!r}; known are {', '.join(get_args(Speaker))}")
+        said = {"planner_speaker": planner_speaker, "wording": None if wording is None else wording_of(wording)}
+        return run.model_copy(update={name: value for name, value in said.items() if value is not None})
+    for option, value in (("--planner-speaker", planner_speaker), ("--wording", wording)):
+        if value is not None:
+            raise UserError(f"{option} {value}: only the paper's checkpoints are prompted in that way; leave it out")
     if renderer not in (None, "transcript", "paper", "toolllama"):
         raise UserError(f"unknown renderer {renderer!r}; known are transcript, paper and toolllama")
     if renderer == "toolllama":
         if model is None or planner or caller or summarizer:
             raise UserError("--renderer toolllama is for one checkpoint: give it as --model ID, and no other")
         return ToolLlamaRun(model.as_posix())
-    if planner is None and caller is None and summarizer is None:
-        if model is None:
-            raise UserError(
-                "give --model RUN, or --planner ID --caller ID --summarizer ID --renderer paper, or --engine YAML"
-            )
-        return model
-    if model is not None or renderer != "paper" or planner is None or caller is None or summarizer is None:
+    if model is None and planner is None and caller is None and summarizer is None:
+        raise UserError(
+            "give --model RUN, or --planner ID --caller ID --summarizer ID --renderer paper, or --engine YAML"
+        )
+    if model is None or planner or caller or summarizer:
         raise UserError(
             "checkpoints of your own are given as --planner ID --caller ID --summarizer ID --renderer paper, "
             "all of them and without --model"
         )
-    if planner_speaker not in get_args(Speaker):
-        raise UserError(f"unknown speaker {planner_speaker!r}; known are {', '.join(get_args(Speaker))}")
-    return PaperRun(
-        planner=planner, caller=caller, summarizer=summarizer, planner_speaker=cast("Speaker", planner_speaker)
-    )
+    return model
+
+
+def _paper_run(
+    model: Path | None, planner: str | None, caller: str | None, summarizer: str | None, renderer: str | None
+) -> PaperRun | None:
+    """The paper's checkpoints, if it is these that were typed: all three, or a directory that names them."""
+    if model is not None and renderer in (None, "paper") and not (planner or caller or summarizer):
+        return read_paper_run(model)
+    if model is None and renderer == "paper" and planner and caller and summarizer:
+        return PaperRun(planner=planner, caller=caller, summarizer=summarizer)
+    return None

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from alpha_umi.data import alpha_umi
-from alpha_umi.data.paper_prompts import Wording, fill, history_item
+from alpha_umi.data.format import Wording
+from alpha_umi.data.paper_prompts import fill, history_item
 from alpha_umi.data.paper_rows import one_call_a_step
 from alpha_umi.engines.base import Conversation, Generation, Request, Sampling
 from alpha_umi.engines.checkpoint import Checkpoint, Continuation

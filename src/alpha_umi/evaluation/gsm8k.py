@@ -50,20 +50,21 @@ def evaluate_gsm8k(
         concurrency: Episodes at one time.
         chosen: Strategy and limits; None is ReACT.
     """
-    strategy, limits = (chosen.strategy, chosen.limits) if chosen is not None else (React(), Limits())
-    limits = replace(limits, seconds=NO_CLOCK, tool_timeout=NO_CLOCK)
+    chosen = chosen or ChosenStrategy(React(), Limits())
+    strategy, limits = chosen.strategy, replace(chosen.limits, seconds=NO_CLOCK, tool_timeout=NO_CLOCK)
 
     def run(trace: Trace | None) -> list[EpisodeResult]:
         return run_tasks(
-            engine, questions, lambda question: _task(question, programs), limits=limits, concurrency=concurrency,
-            on_progress=lambda done, total: on_progress(f"live {SPLIT}", done, total), strategy=strategy, trace=trace,
+            engine, questions, lambda question: _task(question, programs), limits=limits, sampling=chosen.sampling,
+            concurrency=concurrency, strategy=strategy, trace=trace,
+            on_progress=lambda done, total: on_progress(f"live {SPLIT}", done, total),
         )  # fmt: skip
 
     def compute() -> dict[str, Any]:
         scores, results = scored_episodes(folder, SPLIT, strategy, run)
         return scores | {"executed": sum(map(_executed, results)) / len(results)}
 
-    named = searched(strategy, limits) | {"data": _fingerprint(questions)}
+    named = searched(strategy, limits, chosen.sampling) | {"data": _fingerprint(questions)}
     return {SPLIT: kept(folder, f"live-{SPLIT}", len(questions), 0, compute, named)}
 
 

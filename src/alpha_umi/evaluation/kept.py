@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alpha_umi.agent import Limits, React, Strategy, Trace, open_trace
+from alpha_umi.engines.base import Sampling
 from alpha_umi.evaluation.live import EpisodeResult, failures_markdown, live_scores
 from alpha_umi.trajectory import OURS, Trajectory, atomic_write, write_json
 
@@ -18,10 +19,11 @@ PROTOCOL = 3
 """Of the figures kept on disk; those of another protocol are computed again."""
 
 
-def searched(strategy: Strategy, limits: Limits) -> dict[str, str]:
-    """What names a search among the kept figures; ReACT with the usual limits has been kept without a name."""
+def searched(strategy: Strategy, limits: Limits, sampling: Sampling) -> dict[str, str]:
+    """What names a search among the kept figures; greedy ReACT with the usual limits is kept without a name."""
     usual = isinstance(strategy, React) and (limits.steps, limits.tokens) == (Limits.steps, Limits.tokens)
-    return {} if usual else {"strategy": f"{strategy}, steps {limits.steps}, tokens {limits.tokens}"}
+    named = {} if usual else {"strategy": f"{strategy}, steps {limits.steps}, tokens {limits.tokens}"}
+    return named | ({"temperature": f"{sampling.temperature:g}"} if sampling.temperature else {})
 
 
 def scored_episodes(

@@ -7,6 +7,7 @@ canvas are used: no pyplot, so no global state, no display and no figure left op
 from __future__ import annotations
 
 import io
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def lengths_plot(lengths: Mapping[str, Sequence[int]]) -> bytes | None:
     figure = _figure(3.6 * columns + 0.4, 2.6 * rows + 0.6)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (name, values) in zip(grid.flat, panels.items(), strict=False):
-        _style(axes, f"{name.replace('_', ' ')} (median {sorted(values)[len(values) // 2]})")
+        _style(axes, f"{name.replace('_', ' ')} (median {statistics.median(values):g})")
         span = max(values) - min(values)
         axes.hist(values, bins=span + 1 if span < 30 else 30, color=COLORS[0])
     for axes in list(grid.flat)[len(panels) :]:

@@ -104,20 +104,20 @@ def evaluate_live(
     With a ``folder``, every episode's trajectory and the failures' traces are in it, and, of a strategy that branches,
     every step as it is taken.
     """
-    strategy, limits = (chosen.strategy, chosen.limits) if chosen is not None else (React(), Limits())
-    limits = replace(limits, seconds=NO_CLOCK, max_new_tokens=SPAN_TOKENS)
+    chosen = chosen or ChosenStrategy(React(), Limits())
+    strategy, limits = chosen.strategy, replace(chosen.limits, seconds=NO_CLOCK, max_new_tokens=SPAN_TOKENS)
 
     def one(split: str) -> dict[str, Any]:
         scores, _ = scored_episodes(
             folder, split, strategy, lambda trace: run_toolworld(
-                engine, suite.tasks(split), concurrency=concurrency, limits=limits,
+                engine, suite.tasks(split), concurrency=concurrency, limits=limits, sampling=chosen.sampling,
                 on_progress=lambda done, total: on_progress(f"live {split}", done, total), strategy=strategy,
                 trace=trace,
             ), suite.seed,
         )  # fmt: skip
         return scores
 
-    named = searched(strategy, limits) | ({"faulty": True} if suite.faulty else {})
+    named = searched(strategy, limits, chosen.sampling) | ({"faulty": True} if suite.faulty else {})
     return {
         split: kept(folder, f"live-{split}", count, suite.seed, lambda s=split: one(s), named)
         for split, count in suite.instructions.items()

@@ -1,8 +1,8 @@
 """Threads that share out a training step on a CPU: each computes the forward and backward pass of some of its rows.
 
 torch's own threads share out one operation at a time, and those of a small model are too short for that: two of them
-make a step 1.1 to 1.2 times as fast as one, two that share out its rows 1.4 to 1.5 times (``benchmarks/shards.py``). Gradients are added up
-in the order of the rows, so the result doesn't depend on which thread was faster.
+make a step 1.1 to 1.2 times as fast as one, two that share out its rows 1.4 to 1.5 times (``benchmarks/shards.py``).
+Gradients are added up in the order of the rows, so the result doesn't depend on which thread was faster.
 """
 
 from __future__ import annotations
