@@ -91,7 +91,7 @@ def _summary(values: list[int]) -> dict[str, float]:
     return {"mean": round(float(np.mean(values)), 2), "min": min(values), **named, "max": max(values)}
 
 
-_ERROR_FIRST = re.compile(r"""\{\s*["']error["']\s*:\s*(?!""|''|null|None|false|False|\{\}|\[\])""")
+_ERROR_FIRST = re.compile(r"""\{\s*["']error["']\s*:\s*+(?!""|''|null|None|false|False|\{\}|\[\])""")
 
 
 def is_error(observation: str) -> bool:
