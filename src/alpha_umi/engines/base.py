@@ -166,3 +166,14 @@ class Engine(Protocol):
     def forget(self, sessions: Iterable[int]) -> None:
         """Frees what is kept for these sessions; unknown ones are passed over."""
         ...
+
+
+class Uncached:
+    """What an engine does that keeps nothing it has computed."""
+
+    def prefill(self, requests: Sequence[Request]) -> list[int]:
+        """Nothing is computed ahead."""
+        return [0] * len(requests)
+
+    def fork(self, parent: int, child: int, length: int) -> None:
+        """Nothing is kept that could be forked."""

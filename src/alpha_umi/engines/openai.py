@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alpha_umi.engines.base import Generation, Request, Sampling
+from alpha_umi.engines.base import Generation, Request, Sampling, Uncached
 from alpha_umi.engines.openai_client import Client, Refused, Reply, Usage
 from alpha_umi.engines.openai_config import OpenAIRun, Shots
 from alpha_umi.engines.openai_dialects import NOTHING, ChatAgent, ChatRole, Dialect, TokenPrompt
@@ -54,7 +54,7 @@ class _Begun:
         return NOTHING if self.answer is None else self.dialect.read(self.request, self.answer.result())
 
 
-class OpenAIEngine:
+class OpenAIEngine(Uncached):
     """Speaks through endpoints; an `alpha_umi.engines.base.Engine` and `alpha_umi.engines.stream.Continuous`.
 
     Nothing is computed ahead or kept between requests; a server's own prefix cache may do that.
@@ -111,13 +111,6 @@ class OpenAIEngine:
                 break
         ready = [key for key, one in self._begun.items() if one.answer is None or one.answer.done()]
         return {ticket: self._begun.pop(ticket).generation() for ticket in ready}
-
-    def prefill(self, requests: Sequence[Request]) -> list[int]:
-        """Nothing is computed ahead."""
-        return [0] * len(requests)
-
-    def fork(self, parent: int, child: int, length: int) -> None:
-        """Nothing is kept that could be forked."""
 
     def forget(self, sessions: Iterable[int]) -> None:
         """Cancels what was begun for these sessions."""

@@ -17,7 +17,7 @@ from alpha_umi.data import alpha_umi
 from alpha_umi.data.format import Wording
 from alpha_umi.data.paper_prompts import fill, history_item
 from alpha_umi.data.paper_rows import one_call_a_step
-from alpha_umi.engines.base import Conversation, Generation, Request, Sampling
+from alpha_umi.engines.base import Conversation, Generation, Request, Sampling, Uncached
 from alpha_umi.engines.checkpoint import Checkpoint, Continuation
 from alpha_umi.engines.load import Speaker
 from alpha_umi.errors import UserError
@@ -30,7 +30,7 @@ _NOTHING = ("", ".", ",")
 _NEXT = re.compile(r"Next:[ \t]*(caller|conclusion|give up)\b\.?", re.IGNORECASE)
 
 
-class PaperEngine:
+class PaperEngine(Uncached):
     """Speaks with the paper's checkpoints; an `alpha_umi.engines.base.Engine`.
 
     Args:
@@ -73,13 +73,6 @@ class PaperEngine:
             spans = self._spans(cast("Role", role), [requests[number] for number in mine], sampling)
             made |= dict(zip(mine, spans, strict=True))
         return [made[number] for number in range(len(requests))]
-
-    def prefill(self, requests: Sequence[Request]) -> list[int]:
-        """Nothing is computed ahead."""
-        return [0] * len(requests)
-
-    def fork(self, parent: int, child: int, length: int) -> None:
-        """Nothing is kept that could be forked."""
 
     def forget(self, sessions: Iterable[int]) -> None:
         """Forgets how the planner worded its turns."""

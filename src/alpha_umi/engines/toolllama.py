@@ -30,7 +30,7 @@ from alpha_umi.data import toolllama
 from alpha_umi.data.function_chains import FINISH, finish
 from alpha_umi.data.paper_prompts import END
 from alpha_umi.data.paper_rows import one_call_a_step
-from alpha_umi.engines.base import Generation, Request, Sampling
+from alpha_umi.engines.base import Generation, Request, Sampling, Uncached
 from alpha_umi.engines.checkpoint import Checkpoint, Continuation
 from alpha_umi.trajectory import AssistantMessage, Message, SystemMessage, Tool, ToolCall, Trajectory, UserMessage
 from alpha_umi.transcript import Renderer, parse_single, single_text
@@ -43,7 +43,7 @@ _ACTION = re.compile(r"^Action:[ \t]*([^\n]*)\nAction Input:", re.MULTILINE)
 _MARK = re.compile(r"^(?=(?:Call|Answer|Give up): )", re.MULTILINE)
 
 
-class ToolLlamaEngine:
+class ToolLlamaEngine(Uncached):
     """Speaks with one ToolLLaMA-style checkpoint; an `alpha_umi.engines.base.Engine` with the one voice ``assistant``.
 
     Args:
@@ -68,13 +68,6 @@ class ToolLlamaEngine:
         prompts = [self.prompt(request) for request in requests]
         made = self.checkpoint.continuations(prompts, sampling, self.max_input, self.max_new_tokens)
         return [self._generation(*one) for one in zip(requests, made, strict=True)]
-
-    def prefill(self, requests: Sequence[Request]) -> list[int]:
-        """Nothing is computed ahead."""
-        return [0] * len(requests)
-
-    def fork(self, parent: int, child: int, length: int) -> None:
-        """Nothing is kept that could be forked."""
 
     def forget(self, sessions: Iterable[int]) -> None:
         """Forgets how the model worded its turns."""
