@@ -31,10 +31,10 @@ def main() -> None:
     """Prints seconds of a step (median), tokens a second, and how many times as fast as one thread."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--tokens", type=int, default=Quickstart(Path("unused")).umi_recipe().batch_tokens)
-    given = parser.parse_args()
     recipe = Quickstart(Path("unused")).umi_recipe()
     assert recipe.global_stage is not None
+    parser.add_argument("--tokens", type=int, default=recipe.batch_tokens)
+    given = parser.parse_args()
     cores = usable_cores()
     trainers: dict[str, tuple[int, Trainer]] = {}
     for name, threads in (("one thread", 1), ("torch's threads", cores), ("rows shared out", cores)):
@@ -46,7 +46,6 @@ def main() -> None:
         objective = RowObjective(load_model(str(shipped_base())), batches, "bf16")
         trainers[name] = threads, Trainer(objective, recipe.global_stage.optimization, 1000, Path("/nonexistent"), 1e9)
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
-    tokens = 0
     for step in range(1, _WARM_UP + given.steps + 1):
         for name, (threads, trainer) in trainers.items():
             torch.set_num_threads(threads)
@@ -54,8 +53,7 @@ def main() -> None:
             trainer.train(stop_at=step)
             if step > _WARM_UP:
                 seconds[name].append(time.perf_counter() - started)
-        tokens = next(iter(trainers.values()))[1].counts.tokens
-    a_step = tokens / (_WARM_UP + given.steps)
+    a_step = trainers["one thread"][1].counts.tokens / (_WARM_UP + given.steps)
     median = {name: statistics.median(found) for name, found in seconds.items()}
     json.dump(
         {

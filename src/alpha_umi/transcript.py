@@ -54,7 +54,9 @@ IGNORED = -100
 """The label of a token that is not in the loss, as in torch's cross entropy."""
 
 _FORMAT = 1
-_SINGLE_MARKS = {"Call: ": Decision.CALL, "Answer: ": Decision.FINISH, "Give up: ": Decision.GIVE_UP}
+SINGLE_MARKS = {"Call: ": Decision.CALL, "Answer: ": Decision.FINISH, "Give up: ": Decision.GIVE_UP}
+"""How the line of the one voice of ``single`` opens that decides, and what it decides."""
+SINGLE_DECIDES = re.compile(r"(?:\A|\n)(Call: |Answer: |Give up: )")
 _DECISIONS = {f"Next: {decision.value}": decision for decision in Decision}
 
 
@@ -403,6 +405,11 @@ def single_text(message: AssistantMessage) -> str:
     return "\n".join(parts)
 
 
+def unmarked(rationale: str) -> str:
+    """A foreign rationale for `single_text`: lines that would be read as the decision are indented."""
+    return _SINGLE_MARK.sub(" ", rationale)
+
+
 def parse_planner(text: str) -> tuple[str, Decision | None]:
     """Reads a planner span: the rationale, and the decision if its last line is one."""
     rationale, _, last = text.rpartition("\n")
@@ -412,12 +419,12 @@ def parse_planner(text: str) -> tuple[str, Decision | None]:
 
 def parse_single(text: str, first_id: int = 0) -> AssistantMessage:
     """Reads an assistant span; the first line that opens with ``Call:``, ``Answer:`` or ``Give up:`` decides."""
-    match = re.search(r"(?:\A|\n)(Call: |Answer: |Give up: )", text)
+    match = SINGLE_DECIDES.search(text)
     if match is None:
         return AssistantMessage(reasoning_content=text)
     rationale = text[: match.start()] if match.start() or match.group(0)[0] == "\n" else None
     rest = text[match.end() :]
-    decision = _SINGLE_MARKS[match.group(1)]
+    decision = SINGLE_MARKS[match.group(1)]
     if decision is Decision.CALL:
         return AssistantMessage(rationale, tool_calls=parse_calls(rest, first_id))
     if decision is Decision.FINISH:
@@ -425,6 +432,7 @@ def parse_single(text: str, first_id: int = 0) -> AssistantMessage:
     return AssistantMessage(rationale, refusal=rest)
 
 
+_SINGLE_MARK = re.compile(r"^(?=(?:Call|Answer|Give up): )", re.MULTILINE)
 _NAME = re.compile(r'\{"name": ("(?:[^"\\\x00-\x1f]|\\.)*"), "arguments": ')
 _NEXT_CALL = re.compile(r'\n(?=\{"name": )')
 _LENIENT_NAME = re.compile(r'"name"\s*:\s*"((?:[^"\\]|\\.)*)"')

@@ -118,11 +118,13 @@ def recognise(path: str | Path) -> str:
         DataError: The file can't be read.
     """
     readable = {name: one for name, one in FORMATS.items() if one.read is not None}
+    heads: dict[Path, list[Any]] = {}
     looks: dict[str, list[bool]] = {}
     for name, one in readable.items():
         for file in one.files(path)[:1]:
-            records = (r for r in islice(read_records(file), _LOOKED_AT) if not isinstance(r, BrokenLine))
-            looks[name] = [one.looks_like(record) for record in records]
+            if file not in heads:
+                heads[file] = [r for r in islice(read_records(file), _LOOKED_AT) if not isinstance(r, BrokenLine)]
+            looks[name] = [one.looks_like(record) for record in heads[file]]
     if not any(looks.values()):
         raise DataError(path, "holds no record")
     known = sum(map(any, zip_longest(*looks.values(), fillvalue=False)))

@@ -17,13 +17,13 @@ from alpha_umi.data.openai_messages import NAMESPACE, OPENAI, ChatMessage, read_
 from alpha_umi.engines.openai_config import RationaleAs
 from alpha_umi.tools.names import legal_name, unique_name
 from alpha_umi.trajectory import AssistantMessage, Message, Tool, ToolCall, ToolMessage, json_text
+from alpha_umi.transcript import unmarked
 
 FILTERED = "The provider's content filter withheld the answer."
 """What the user is told where a content filter has left nothing else."""
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _GIVE_UP = re.compile(r"\s*Give up:\s*")
-_MARK = re.compile(r"^(?=(?:Call|Answer|Give up): )", re.MULTILINE)
 
 
 class Names:
@@ -171,4 +171,4 @@ def readable(turn: AssistantMessage) -> AssistantMessage:
     """
     rationale = turn.reasoning_content
     calls = tuple(replace(call, malformed=False) for call in turn.tool_calls)
-    return replace(turn, reasoning_content=_MARK.sub(" ", rationale) if rationale else None, tool_calls=calls)
+    return replace(turn, reasoning_content=unmarked(rationale) if rationale else None, tool_calls=calls)

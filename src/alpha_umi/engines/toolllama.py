@@ -33,14 +33,13 @@ from alpha_umi.data.paper_rows import one_call_a_step
 from alpha_umi.engines.base import Generation, Request, Sampling, Uncached
 from alpha_umi.engines.checkpoint import Checkpoint, Continuation
 from alpha_umi.trajectory import AssistantMessage, Message, SystemMessage, Tool, ToolCall, Trajectory, UserMessage
-from alpha_umi.transcript import Renderer, parse_single, single_text
+from alpha_umi.transcript import Renderer, parse_single, single_text, unmarked
 
 _CONTEXT = 1 << 30  # of the transcript, which no model reads here
 _WINDOW = 8192
 _SPARE = 8
 _OPENING = "Assistant:\n"
 _ACTION = re.compile(r"^Action:[ \t]*([^\n]*)\nAction Input:", re.MULTILINE)
-_MARK = re.compile(r"^(?=(?:Call|Answer|Give up): )", re.MULTILINE)
 
 
 class ToolLlamaEngine(Uncached):
@@ -99,7 +98,7 @@ def single_voice(text: str) -> str:
         return f"Call: {text.strip()}"
     before = text[: found.start()]
     thought = (before.partition("Thought:")[2] or before).strip()
-    rationale = _MARK.sub(" ", thought) or None  # a line of it that decides would be read as the decision
+    rationale = unmarked(thought) or None
     name, arguments = found[1].strip(), text[found.end() :].strip()
     if name != FINISH:
         return single_text(AssistantMessage(rationale, (ToolCall("call_0", name, arguments),)))

@@ -8,20 +8,17 @@ very text that a client that doesn't stream is given.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from alpha_umi.agent.outcome import Event
 from alpha_umi.trajectory import Decision
-from alpha_umi.transcript import Renderer, Voice
+from alpha_umi.transcript import SINGLE_DECIDES, SINGLE_MARKS, Renderer, Voice
 
 Field = Literal["reasoning_content", "content", "refusal"]
 Tell = Callable[[Field, str], None]
 
 _DECISIONS = tuple(f"Next: {decision.value}" for decision in Decision)
-_MARKS = ("Call: ", "Answer: ", "Give up: ")
-_MARK = re.compile(r"(?:\A|\n)(Call: |Answer: |Give up: )")
 _HALF_CHARACTER = "\ufffd"
 
 
@@ -39,7 +36,7 @@ def certain(voice: Voice, text: str, stops: Sequence[str]) -> tuple[str, str]:
         return "", _before_stop(text, stops)
     if voice == "caller":
         return "", ""
-    match = _MARK.search(text)
+    match = SINGLE_DECIDES.search(text)
     if match is None:
         return _before_mark(text), ""
     answer = text[match.end() :] if match.group(1) == "Answer: " else ""
@@ -55,7 +52,7 @@ def _before_decision(text: str) -> str:
 def _before_mark(text: str) -> str:
     at = max(text.rfind("\n"), 0)
     last = text[at:].removeprefix("\n")
-    return text[:at] if any(mark.startswith(last) for mark in _MARKS) else text
+    return text[:at] if any(mark.startswith(last) for mark in SINGLE_MARKS) else text
 
 
 def _before_stop(text: str, stops: Sequence[str]) -> str:
@@ -154,7 +151,7 @@ class Reply:
 def _answer_of(voice: Voice, text: str) -> str:
     if voice == "summarizer":
         return text
-    match = _MARK.search(text) if voice == "assistant" else None
+    match = SINGLE_DECIDES.search(text) if voice == "assistant" else None
     return text[match.end() :] if match is not None and match.group(1) == "Answer: " else ""
 
 
