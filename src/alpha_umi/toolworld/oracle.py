@@ -76,7 +76,7 @@ class _Run:
             if self._task.missing is not None:
                 facts = self._ask()
             elif self._task.kind == "impossible":
-                self._give_up(*wording.impossible(self._requested(), self._task.requests))
+                self._give_up(*wording.impossible(self._wish(0, {}), self._opening(0)))
             else:
                 facts = self._work()
         except _GaveUp:
@@ -86,17 +86,21 @@ class _Run:
         trajectory = Trajectory(task.tools, tuple(self._messages), task.id, extra)
         return Solution(trajectory, facts, self._world.state(), gave_up)
 
-    def _requested(self) -> list[Api]:
-        return [self._apis[step.tool] for step in self._task.steps]
+    def _wish(self, step: int, arguments: Mapping[str, Any]) -> wording.Wish:
+        return wording.Wish(self._apis[self._task.steps[step].tool], self._task.requests[step], arguments)
+
+    def _opening(self, turn: int) -> str:
+        return wording.opening(turn, len({step.turn for step in self._task.steps}))
 
     def _ask(self) -> tuple[tuple[str, ...], ...]:
         name = self._task.missing or ""
-        for step in self._task.steps:
+        for number, step in enumerate(self._task.steps):
             api = self._apis[step.tool]
             lacking = [param for param in api.params if param.name == name and param.required]
             if lacking and name not in step.arguments:
                 given = {n: v for n, v in step.arguments.items() if not isinstance(v, Ref)}
-                rationale, question = wording.missing(api, lacking[0].field, given)
+                wish, opens = self._wish(number, given), self._opening(step.turn)
+                rationale, question = wording.missing(wish, lacking[0].field, opens)
                 self._messages.append(AssistantMessage(rationale, content=question))
                 return ((name, name.replace("_", " "), lacking[0].field.words),)
         raise ValueError(f"task {self._task.id}: no step lacks {name!r}")
@@ -112,7 +116,9 @@ class _Run:
             if not all(self._can_start(step) for step in steps.values()):
                 break
             calls = {i: _Call(self._apis[s.tool], self._resolved(s)) for i, s in steps.items()}
-            self._turn(list(calls.values()), self._said(last) + wording.plan(*_parts(calls.values()), not last))
+            wishes = [self._wish(number, call.arguments) for number, call in calls.items()]
+            said = f"{self._said(last)} " if last else ""
+            self._turn(list(calls.values()), said + wording.plan(wishes, self._opening(turn)))
             last = [self._recovered(call) for call in calls.values()]
             self._done |= dict(zip(calls, last, strict=True))
         answers = [wording.answer(c.api, c.arguments, c.observation) for c in self._done.values()]
@@ -171,11 +177,6 @@ class _Run:
         if replacement.fault is not None:
             self._give_up(*wording.blocked(other, replacement.fault.kind))
         return replacement
-
-
-def _parts(calls: Any) -> tuple[list[Api], list[Mapping[str, Any]]]:
-    calls = list(calls)
-    return [call.api for call in calls], [call.arguments for call in calls]
 
 
 def _facts(call: _Call) -> list[tuple[str, ...]]:

@@ -171,7 +171,7 @@ def _draft_calls(rng: Random, draft: Draft, partition: Partition, shape: Shape, 
     apis = _independent(rng, partition, shape, form, third=kind == "multi")
     if apis is None:
         return None
-    special = rng.randrange(len(apis))
+    special = 0 if kind == "missing" else rng.randrange(len(apis))  # what lacks something comes first
     for index, api in enumerate(apis):
         chosen = index == special
         turn = 0 if form == "parallel" else index

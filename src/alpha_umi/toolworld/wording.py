@@ -7,12 +7,14 @@ to chance, so a small model need not learn what can't be known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from alpha_umi.toolworld.catalogue import SLOT, WRITING, Api, Field
+from alpha_umi.toolworld.catalogue import SLOT, WRITING, Api, Field, Param
 from alpha_umi.toolworld.grammar import imperative, spoken
 
+_ACTS = WRITING | {"convert"}
 NEGATIONS = ("no", "not", "none", "nothing")
 _FAILED = {
     "timeout": "timed out",
@@ -35,18 +37,51 @@ def is_empty(observation: Observation) -> bool:
     return "error" in observation or observation.get("results") == []
 
 
-def needs(arguments: Arguments) -> str:
-    """Arguments as a rationale restates them: ``hotel Tamiro and date 2026-03-14``."""
-    return _joined([f"{name} {_plain(value)}" for name, value in arguments.items()])
+def needs(api: Api, arguments: Arguments) -> str:
+    """Every parameter in schema order with what it gets: ``hotel Tamiro, date (not given), guests (optional)``."""
+    return ", ".join(f"{param.name} {_filled(param, arguments)}" for param in api.params)
 
 
-def plan(apis: Sequence[Api], arguments: Sequence[Arguments], at_start: bool) -> str:
-    """Which calls come next and with which arguments."""
-    if len(apis) > 1:
-        calls = "; ".join(f"{a.name} needs {needs(v)}" for a, v in zip(apis, arguments, strict=True))
-        return f"The user wants it at once. {calls}."
-    goal = f"{lowered(apis[0].about)}. {apis[0].name} needs {needs(arguments[0])}."
-    return f"The user wants to {goal}" if at_start else f" Next, {goal}"
+def _filled(param: Param, arguments: Arguments) -> str:
+    if param.name in arguments:
+        return _plain(arguments[param.name])
+    return "(not given)" if param.required else "(optional)"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One request: the API that meets it, its words in the instruction, and the arguments of the call."""
+
+    api: Api
+    request: str
+    arguments: Arguments
+
+    @property
+    def said(self) -> str:
+        """What the user wants: ``the price of Tamiro``, ``to book a room in Tamiro``."""
+        return f"to {imperative(self.api, self.request)}" if self.api.op in _ACTS else self.request
+
+    @property
+    def goal(self) -> str:
+        """The same as something to do: ``find the price of Tamiro``."""
+        return imperative(self.api, self.request) if self.api.op in _ACTS else f"find {self.request}"
+
+
+def opening(turn: int, turns: int) -> str:
+    """How the plan for the turn with this number begins: it tells whether there is more to come."""
+    if turns == 1:
+        return "The user wants"
+    return f"{'First' if turn == 0 else 'Last' if turn == turns - 1 else 'Next'}, the user wants"
+
+
+def plan(wishes: Sequence[Wish], opens: str) -> str:
+    """Which calls come next and with which arguments.
+
+    The request in the user's words, then the words of the tool that meets it, then its name: a causal model finds a
+    name by the description that stands before it.
+    """
+    parts = [f"{w.said}, so I {lowered(w.api.about)}. {w.api.name} needs {needs(w.api, w.arguments)}." for w in wishes]
+    return f"{opens if len(parts) == 1 else 'At once, the user wants'} " + " Also, the user wants ".join(parts)
 
 
 def outcome(results: Sequence[tuple[Api, Observation]]) -> str:
@@ -78,17 +113,17 @@ def finished(empty: bool) -> str:
 
 def retry(api: Api, arguments: Arguments, kind: str) -> str:
     """Why the same call is made again."""
-    return f"{api.name} {_FAILED[kind]}, so I call it again. {api.name} needs {needs(arguments)}."
+    return f"{api.name} {_FAILED[kind]}, so I call it again. {api.name} needs {needs(api, arguments)}."
 
 
 def alternative(api: Api, other: Api, arguments: Arguments, kind: str) -> str:
     """Why another tool is called in its place."""
-    return f"{_failure(api, kind)}, but {other.name} does the same. {other.name} needs {needs(arguments)}."
+    return f"{_failure(api, kind)}, so I use the {lowered(other.about)}. {other.name} needs {needs(other, arguments)}."
 
 
 def blocked(api: Api, kind: str) -> tuple[str, str]:
     """Why nothing helps, and what the user is told."""
-    rationale = f"{_failure(api, kind)} and no other tool does the same, so I give up."
+    rationale = f"{_failure(api, kind)}, but no other tool does the same, so I give up."
     return rationale, f"Sorry, {api.name} {_FAILED[kind]}, so I could not {lowered(api.about)}."
 
 
@@ -96,20 +131,14 @@ def _failure(api: Api, kind: str) -> str:
     return f"{api.name} {_FAILED[kind]}" + ("" if kind == "not_authorised" else " again")
 
 
-def impossible(apis: Sequence[Api], requests: Sequence[str]) -> tuple[str, str]:
+def impossible(wish: Wish, opens: str) -> tuple[str, str]:
     """Why no tool fits, and what the user is told."""
-    pairs = list(zip(apis, requests, strict=True))
-    acts = WRITING | {"convert"}
-    wants = " and ".join(f"to {imperative(api, text)}" if api.op in acts else text for api, text in pairs)
-    goals = " or ".join(imperative(api, text) if api.op in acts else f"find {text}" for api, text in pairs)
-    return f"The user wants {wants}, but no tool here can do that.", f"Sorry, I have no tool to {goals}."
+    return f"{opens} {wish.said}, but no tool here can do that.", f"Sorry, I have no tool to {wish.goal}."
 
 
-def missing(api: Api, field: Field, given: Arguments) -> tuple[str, str]:
-    """Why the user has to be asked, and the question; ``given`` is what the instruction does say."""
-    values = {p.name: given.get(p.name, "(not given)") for p in api.params if p.name in given or p.name == field.name}
-    rationale = f"The user wants to {lowered(api.about)}. {api.name} needs {needs(values)}."
-    return rationale, f"Which {field.words} should I use?"
+def missing(wish: Wish, field: Field, opens: str) -> tuple[str, str]:
+    """Why the user has to be asked, and the question; the wish has the arguments that the instruction does say."""
+    return plan([wish], opens), f"Which {field.words} should I use?"
 
 
 def answer(api: Api, arguments: Arguments, observation: Observation) -> str:
