@@ -15,7 +15,7 @@ from alpha_umi.trajectory import OURS, Trajectory, atomic_write, write_json
 OnProgress = Callable[[str, int, int], None]
 """Told (what, done, in all)."""
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Of the figures kept on disk; those of another protocol are computed again."""
 
 
@@ -51,7 +51,9 @@ def _write_episodes(folder: Path, split: str, results: Sequence[EpisodeResult]) 
         for result in results:
             trajectory = result.trajectory
             verdict = {"solved": result.solved, "reason": result.reason, "stop_reason": result.stop_reason}
-            told = Trajectory(trajectory.tools, trajectory.messages, result.task_id, {OURS: {"verdict": verdict}})
+            extra = {"verdict": verdict, "kind": result.kind, "steps": result.steps, "calls": result.calls}
+            extra["generated_tokens"] = result.generated_tokens
+            told = Trajectory(trajectory.tools, trajectory.messages, result.task_id, {OURS: extra})
             file.write(told.to_json() + "\n")
     with atomic_write(folder / f"live-{split}-failures.md") as file:
         file.write(failures_markdown(results))

@@ -50,11 +50,20 @@ def bootstrap_means(
     Raises:
         ValueError: A column has no value, or ``groups`` has another length than ``values``.
     """
-    scored = ~np.isnan(values)
-    if not values.size or not scored.any(axis=0).all():
+    if not values.size or not (~np.isnan(values)).any(axis=0).all():
         raise ValueError("an interval needs at least one value for each metric")
+    return bootstrap_ratios(*group_totals(values, groups), n, seed)
+
+
+def group_totals(values: Array, groups: Sequence[Hashable] | None = None) -> tuple[Array, Array]:
+    """Sums and counts of the columns of ``values`` (steps, M) in each group, both (G, M); NaN is not scored.
+
+    Raises:
+        ValueError: ``groups`` has another length than ``values``.
+    """
+    scored = ~np.isnan(values)
     if groups is None:
-        return bootstrap_ratios(np.where(scored, values, 0.0), scored.astype(np.float64), n, seed)
+        return np.where(scored, values, 0.0), scored.astype(np.float64)
     if len(groups) != len(values):
         raise ValueError(f"{len(values)} values but {len(groups)} groups; give one group a value")
     rows: dict[Hashable, int] = {}
@@ -62,7 +71,7 @@ def bootstrap_means(
     numerators, denominators = np.zeros((len(rows), values.shape[1])), np.zeros((len(rows), values.shape[1]))
     np.add.at(numerators, index, np.where(scored, values, 0.0))
     np.add.at(denominators, index, scored)
-    return bootstrap_ratios(numerators, denominators, n, seed)
+    return numerators, denominators
 
 
 def bootstrap_ratios(numerators: Array, denominators: Array, n: int = 2000, seed: int = 0) -> list[Interval]:
@@ -70,6 +79,11 @@ def bootstrap_ratios(numerators: Array, denominators: Array, n: int = 2000, seed
 
     A resample in which a metric's denominator is zero is left out for that metric.
     """
+    return interval_of(resampled_ratios(numerators, denominators, n, seed))
+
+
+def resampled_ratios(numerators: Array, denominators: Array, n: int, seed: int) -> Array:
+    """The ratios of ``n`` resamples of the groups (R, M), all columns with the same weights; NaN where undefined."""
     groups = len(numerators)
     generator = np.random.default_rng(seed)
     block, ratios = max(1, _BLOCK_CELLS // groups), []
@@ -78,6 +92,11 @@ def bootstrap_ratios(numerators: Array, denominators: Array, n: int = 2000, seed
         weights = drawn.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios.append((weights @ numerators) / (weights @ denominators))
+    return np.concatenate(ratios)
+
+
+def interval_of(resamples: Array) -> list[Interval]:
+    """The 95 % percentile interval of each column of ``resamples`` (R, M)."""
     tail = (1.0 - LEVEL) / 2.0
-    low, high = np.nanquantile(np.concatenate(ratios), [tail, 1.0 - tail], axis=0)
+    low, high = np.nanquantile(resamples, [tail, 1.0 - tail], axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

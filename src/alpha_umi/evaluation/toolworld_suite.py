@@ -11,6 +11,7 @@ from typing import Any
 from alpha_umi.agent import ChosenStrategy, Limits, React
 from alpha_umi.engines.base import Engine
 from alpha_umi.evaluation.kept import OnProgress, kept, scored_episodes, searched
+from alpha_umi.evaluation.kept_steps import scored_steps, write_steps
 from alpha_umi.evaluation.live_run import NO_CLOCK, run_toolworld
 from alpha_umi.evaluation.metrics import StepPrediction, StepReference, paper_scores
 from alpha_umi.evaluation.static import StaticPredictions, static_predictions
@@ -21,8 +22,8 @@ from alpha_umi.transcript import Voice
 INSTRUCTIONS: Mapping[str, int] = {split: 200 if split in ("I1-Inst", "I1-Tool") else 100 for split in SPLITS}
 """How many instructions of each split are evaluated unless told otherwise."""
 
-SPAN_TOKENS: Mapping[Voice, int] = {"planner": 192, "caller": 192, "summarizer": 192, "assistant": 384}
-"""Longest span of each voice in ToolWorld: twice what the oracle writes, so only a model that is lost is cut."""
+SPAN_TOKENS: Mapping[Voice, int] = {"planner": 256, "caller": 192, "summarizer": 192, "assistant": 448}
+"""Longest span of each voice in ToolWorld, half as much again as the oracle's: only a model that is lost is cut."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def evaluate_static(
             engine, gold, max_new_tokens=SPAN_TOKENS,
             on_progress=lambda done, total: on_progress(f"static {split}", done, total),
         )  # fmt: skip
+        if folder is not None:
+            write_steps(folder / f"static-{split}-steps.jsonl", scored_steps(run))
         return static_scores(run, suite.seed)
 
     return {
