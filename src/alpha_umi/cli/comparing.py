@@ -54,7 +54,7 @@ def _show(found: Comparison) -> None:
     for table in (
         _table("B less A by split", "split", found.splits),
         _table("by decision and kind of instruction", "kind", found.kinds),
-        _table("by tool, the worst first", "tool", {n: {"act_em": d} for n, d in list(found.tools.items())[:_SHOWN]}),
+        _table("Act. EM by tool, the worst first", "tool", {n: {"": d} for n, d in list(found.tools.items())[:_SHOWN]}),
     ):
         if table.rows:
             console.print(table)
@@ -69,8 +69,8 @@ def _table(title: str, what: str, parts: Mapping[str, Mapping[str, Difference]])
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in (what, "metric"):
-        table.add_column(column, no_wrap=True)
+    table.add_column(what, no_wrap=True)
+    table.add_column("" if what == "tool" else "metric", no_wrap=True)
     for column in ("A", "B", "B - A", "95 %", "+ : -", "p"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, found in parts.items():
