@@ -66,18 +66,20 @@ def last_losses(run: Path) -> dict[tuple[str, str | None, int], dict[str, float]
 
 
 @pytest.mark.parametrize("system", ["umi", "single", "single-multitask", "multi-one-stage"])
-def test_every_system_trains_and_loads(tiny: Tiny, tmp_path: Path, system: str):
-    steps: list[str] = []
-    info = train(tiny(system), lambda progress: steps.append(progress.name))
+def test_every_system_trains_and_loads(finished: Finished, system: str):
+    folder = finished(system)
+    info = read_info(folder)
+    assert info is not None
     local = [f"local/{role}" for role in ROLES]
     stages = {"umi": ["global", *local], "multi-one-stage": local}.get(system, ["global"])
+    steps = ["/".join(filter(None, (stage, role))) for stage, role, _ in last_losses(folder)]
     assert steps == [name for name in stages for _ in range(3 if name == "global" else 2)]
     assert info.done == list(info.costs) == list(info.losses) == stages
-    run = load_run(tmp_path / "run")
+    run = load_run(folder)
     assert set(run.models) == ({"assistant"} if system == "single" else set(ROLES))
     assert len({id(model) for model in run.models.values()}) == (3 if local[0] in stages else 1)
     assert run.info == info
-    assert system in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert system in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_three_roles_differ_from_the_backbone_and_from_each_other(finished: Finished):
@@ -174,11 +176,25 @@ def test_a_finished_run_is_not_trained_again(tiny: Tiny, tmp_path: Path, finishe
         ({"backbone": {"hidden": 64}}, "backbone"),
     ],
 )
-def test_another_recipe_in_the_same_directory_is_refused(tiny: Tiny, changes: dict[str, Any], named: str):
-    with pytest.raises(Killed):
-        train(tiny(), kill_at("global", 1))
+def test_another_recipe_in_the_same_directory_is_refused(
+    tiny: Tiny, tmp_path: Path, finished: Finished, changes: dict[str, Any], named: str
+):
+    shutil.copytree(finished(), tmp_path / "run")
     with pytest.raises(RecipeError, match=rf"run of another recipe \(different: {named}\): choose another 'out'"):
         train(tiny(**changes))
+
+
+def test_a_run_from_before_a_key_came_goes_on(tiny: Tiny, tmp_path: Path, finished: Finished):
+    shutil.copytree(finished(), tmp_path / "run")
+    edit(tmp_path / "run", lambda content: content["recipe"]["global_stage"].pop("first"))
+    assert len(train(tiny()).done) == 4
+
+
+def test_stages_may_see_the_same_number_of_trajectories(tiny: Tiny):
+    info = train(tiny(global_stage={"trajectories": 6}, local_stage={"trajectories": 6, "first": 6}))
+    seen = {name: cost["trajectories"] for name, cost in info.costs.items()}
+    assert len(seen) == 4 and all(0 < count <= 24 for count in seen.values())
+    assert {"global", "local/planner", "local/caller", "local/summarizer"} == set(info.budget)
 
 
 def test_a_run_can_be_moved_and_go_on(tiny: Tiny, tmp_path: Path):
@@ -247,15 +263,16 @@ def test_a_damaged_model_is_named(tmp_path: Path, finished: Finished):
 # ---- interruptions
 
 
-@pytest.mark.parametrize(
-    ("name", "step"), [("global", 1), ("global", 5), ("global", 6), ("local/planner", 2), ("local/summarizer", 3)]
-)
-def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    tiny: Tiny, tmp_path: Path, uninterrupted: Path, name: str, step: int
+def test_a_run_that_is_interrupted_again_and_again_ends_as_if_it_had_not_been(
+    tiny: Tiny, tmp_path: Path, finished: Finished
 ):
-    recipe = tiny(**LONGER, checkpoint_seconds=1e-9)
-    with pytest.raises(Killed):
-        train(recipe, kill_at(name, step))
+    """In the first, a middle and the last step of the global stage, and in the first and the last local one."""
+    uninterrupted, recipe = finished(**LONGER), tiny(**LONGER, checkpoint_seconds=1e-9)
+    for name, step in (
+        ("global", 1), ("global", 3), ("global", 4), ("local/planner", 2), ("local/summarizer", 3),
+    ):  # fmt: skip
+        with pytest.raises(Killed):
+            train(recipe, kill_at(name, step))
     info = train(recipe)
     assert last_losses(tmp_path / "run") == last_losses(uninterrupted)
     assert all(equal(tmp_path / "run" / part, uninterrupted / part) for part in ("backbone", *ROLES))
@@ -266,13 +283,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         assert {**info.costs[stage], "seconds": 0} == {**cost, "seconds": 0}
 
 
-LONGER = {"global_stage": {"steps": 6}, "local_stage": {"steps": 3}, "data": {"source": "toolworld", "easy": 0.9}}
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(finished: Finished) -> Path:
-    """The run that the interrupted ones are compared with."""
-    return finished(**LONGER)
+LONGER = {"global_stage": {"steps": 4}, "local_stage": {"steps": 3}, "data": {"source": "toolworld", "easy": 0.9}}
 
 
 def test_a_log_line_that_was_cut_off_goes(tiny: Tiny, tmp_path: Path):

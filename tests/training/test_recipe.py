@@ -95,9 +95,9 @@ def test_the_task_has_to_be_one_that_is_known(content: dict[str, Any]):
         parse_recipe(content)
 
 
-@pytest.mark.parametrize("stage", [{}, {"steps": 5, "minutes": 1}])
-def test_a_stage_has_steps_or_minutes(stage: dict[str, Any]):
-    with pytest.raises(RecipeError, match="global_stage: give either 'steps' or 'minutes'"):
+@pytest.mark.parametrize("stage", [{}, {"steps": 5, "minutes": 1}, {"steps": 5, "trajectories": 9}])
+def test_a_stage_has_one_budget(stage: dict[str, Any]):
+    with pytest.raises(RecipeError, match="global_stage: give one of 'steps', 'minutes' and 'trajectories'"):
         parse_recipe(glpft(global_stage=stage))
 
 

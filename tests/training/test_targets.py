@@ -172,6 +172,14 @@ def test_the_first_trajectory_can_be_another(renderer: Renderer):
     assert all(int(name) >= 100 for name in numbers(renderer, some, range(4)))
 
 
+def test_a_number_of_trajectories_takes_the_steps_that_see_as_many(renderer: Renderer):
+    data = [asked(n) for n in range(200)]
+    some = batches(renderer, data, batch_tokens=256)
+    steps = some.steps_for(120)
+    assert len(numbers(renderer, some, range(steps))) == pytest.approx(some.trajectories(steps), abs=8)
+    assert some.trajectories(steps) == pytest.approx(120, abs=8)
+
+
 # ---- whose words are in the loss
 
 

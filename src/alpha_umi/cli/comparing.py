@@ -69,7 +69,7 @@ def _table(title: str, what: str, parts: Mapping[str, Mapping[str, Difference]])
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(what, no_wrap=True)
+    table.add_column(what, overflow="fold")
     table.add_column("" if what == "tool" else "metric", no_wrap=True)
     for column in ("A", "B", "B - A", "95 %", "+ : -", "p"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -103,7 +103,7 @@ class _Training:
     def global_stage(self, stage: StageRecipe) -> None:
         """Stage 1, or the only stage of a one-model system."""
         voices: tuple[Voice, ...] = ("assistant",) if self.renderer.voices == "single" else ROLES
-        batches = self._batches(voices, balanced=self.recipe.system == "single-multitask")
+        batches = self._batches(stage, voices, balanced=self.recipe.system == "single-multitask")
 
         def objective(batches: Batches) -> Objective:
             return self._rows(load_backbone(self.recipe, self.tokenizer), batches)
@@ -131,7 +131,7 @@ class _Training:
         def objective(batches: Batches) -> Objective:
             return self._rows(load_model(str(self.out / BACKBONE)), batches)
 
-        batches = self._batches((role,), balanced=False)
+        batches = self._batches(stage, (role,))
         save = self._whole(role_folder(self.out, "full", role))
         return Job("local", (role,), len(stage.roles), batches, stage.optimization, objective, save)
 
@@ -162,7 +162,7 @@ class _Training:
                 )
 
         share = 1 if variant == "alora" else len(stage.roles)
-        batches = self._batches(roles, balanced=False)
+        batches = self._batches(stage, roles)
         return Job(name, roles, share, batches, stage.adapter.optimization, objective, save)
 
     def _rows(self, model: PreTrainedModel, batches: Batches, adapters: RoleAdapters | None = None) -> Objective:
@@ -174,10 +174,10 @@ class _Training:
     def _whole(self, target: Path) -> Callable[[Objective], None]:
         return lambda trained: save_model(trained.model, self.tokenizer, target)
 
-    def _batches(self, voices: tuple[Voice, ...], balanced: bool) -> Batches:
+    def _batches(self, stage: StageRecipe, voices: tuple[Voice, ...], balanced: bool = False) -> Batches:
         recipe = self.recipe
         return Batches(
             self.source, self.renderer, voices, recipe.batch_tokens, recipe.max_length, recipe.seed,
-            balanced=balanced, rationale_dropout=recipe.rationale_dropout, reword=recipe.data.reword,
+            first=stage.first, balanced=balanced, rationale_dropout=recipe.rationale_dropout, reword=recipe.data.reword,
             processes=self.processes,
         )  # fmt: skip

@@ -152,6 +152,8 @@ class Jobs:
 
     def _budget(self, stage: StageRecipe, job: Job) -> int:
         """Steps of a job: as the recipe says, or what a measured warm-up says fits its minutes; kept a stage."""
+        if stage.trajectories is not None:  # roles whose rows are shorter see as many of them in fewer steps
+            return self.info.budget.setdefault(job.name, job.batches.steps_for(stage.trajectories))
         if job.stage not in self.info.budget:
             self.info.budget[job.stage] = stage.steps or self.processes.agree(_steps_in(stage, job))
             if self.processes.main:

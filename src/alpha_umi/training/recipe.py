@@ -91,18 +91,24 @@ class StageRecipe(_Section):
     """One stage.
 
     Attributes:
-        steps: Optimizer steps (in the local stage: of each role). Leave it out to give `minutes` instead.
-        minutes: Wall-clock budget, turned into steps once, by a measured warm-up, and then kept.
+        steps: Optimizer steps (in the local stage: of each role).
+        minutes: In place of steps, a wall-clock budget, turned into steps once, by a measured warm-up, and then kept.
+        trajectories: In place of steps, how many trajectories are seen (in the local stage: by each role), about:
+            whole steps are taken.
+        first: Index of the first trajectory. Both stages begin at 0 and so share their trajectories (the paper's
+            "reuse"), unless the local stage begins behind those of the global one.
     """
 
     steps: int | None = Field(default=None, ge=1)
     minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    trajectories: int | None = Field(default=None, ge=1)
+    first: int = Field(default=0, ge=0)
     optimization: Optimization = Optimization()
 
     @model_validator(mode="after")
     def _one_budget(self) -> StageRecipe:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("give either 'steps' or 'minutes'")
+        if [self.steps, self.minutes, self.trajectories].count(None) != 2:
+            raise ValueError("give one of 'steps', 'minutes' and 'trajectories'")
         return self
 
 

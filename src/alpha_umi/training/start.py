@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 
 from alpha_umi.compute import probe_precision
 from alpha_umi.errors import RecipeError, RunDirectoryError
@@ -41,7 +42,8 @@ def open_run(recipe: GlpftRecipe, out: Path, renderer: Renderer, source: Source)
     content = recipe.model_dump(mode="json")
     info = read_info(out)
     if info is not None:
-        changed = sorted(key for key in content if key not in _MAY_CHANGE and content[key] != info.recipe.get(key))
+        before = _completed(info.recipe)
+        changed = sorted(key for key in content if key not in _MAY_CHANGE and content[key] != before.get(key))
         if changed:
             raise RecipeError(
                 f"{out} holds a run of another recipe (different: {', '.join(changed)}): "
@@ -68,6 +70,14 @@ def open_run(recipe: GlpftRecipe, out: Path, renderer: Renderer, source: Source)
     )  # fmt: skip
     info.save(out)
     return info
+
+
+def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A stored recipe with the keys that have come since, at their defaults; one that no longer fits as it is."""
+    try:
+        return GlpftRecipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
 
 
 def _versions() -> dict[str, str]:

@@ -191,6 +191,10 @@ class Batches:
         """How many trajectories ``steps`` steps take."""
         return round(self._rows_a_window * steps / WINDOW)
 
+    def steps_for(self, trajectories: int) -> int:
+        """How many steps take about this many trajectories."""
+        return max(1, round(trajectories * WINDOW / self._rows_a_window))
+
     def _deal(self, window: int) -> list[list[Row]]:
         """The window's rows, sorted by length and cut into batches of about equal area, in random order."""
         start = self.first + window * self._rows_a_window
