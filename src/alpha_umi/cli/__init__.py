@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from alpha_umi.cli import agent, bench, data, evaluation, serving, tools, training
+from alpha_umi.cli import agent, bench, comparing, data, evaluation, judging, programs, serving, tools, training
 from alpha_umi.cli.options import terminal
 from alpha_umi.errors import UserError
 
@@ -17,9 +17,12 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="α-UMi: train, evaluate and run a planner, a caller and a summarizer that share one backbone.",
 )  # fmt: skip
-for verb in (training.quickstart, training.train, training.export, agent.run, agent.chat, serving.serve):
+for verb in (training.quickstart, training.train, training.export, agent.run, agent.chat, serving.serve, serving.proxy):
     app.command()(verb)
 app.command("tools")(tools.list_tools)
+evaluation.app.command("compare")(comparing.compare_evaluations)
+evaluation.app.add_typer(judging.app, name="judge")
+data.app.command("run-programs")(programs.run_programs)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluation.app, name="eval")
 app.add_typer(bench.app, name="bench")
