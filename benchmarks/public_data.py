@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from alpha_umi.data import FORMATS, Options, convert_file, recognise
+from alpha_umi.data import FORMATS, Options, Summary, convert_file, recognise
 from alpha_umi.data.records import BrokenLine, RecordError, read_records
 
 SETS = (
@@ -48,6 +48,14 @@ def _round_trip(path: Path, name: str) -> str:
     return f"{same} of {total}"
 
 
+def _counted(summary: Summary) -> str:
+    """The records, and what they are of where that is something else: ``8 paths of 5 trees``."""
+    elements, records = FORMATS[summary.from_format].words
+    if elements == records:
+        return f"{summary.read:,}"
+    return f"{summary.read:,} {records} of {summary.elements:,} {elements}"
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,7 +70,8 @@ def main() -> None:
             reasons = "; ".join(f"{count}: {json.dumps(reason)[1:-1]}" for reason, count in summary.rejected.items())
             exact = _round_trip(folder / name, summary.from_format)
             print(  # noqa: T201
-                f"| {name} | {summary.from_format} | {summary.read:,} | {summary.converted:,} | {reasons} | {exact} |",
+                f"| {name} | {summary.from_format} | {_counted(summary)} | {summary.converted:,} | {reasons} "
+                f"| {exact} |",
                 flush=True,
             )
 

@@ -267,7 +267,11 @@ def json_text(value: Any) -> str:
 
 def _escape_halves(text: str) -> str:
     r"""Half a surrogate pair, which UTF-8 can't hold, goes back to the ``\ud83d`` that JSON text had for it."""
-    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    try:
+        text.encode()  # far quicker than a search, and nearly always enough
+    except UnicodeEncodeError:
+        return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    return text
 
 
 def _tool_json(tool: Tool) -> str:

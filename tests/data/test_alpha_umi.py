@@ -273,6 +273,19 @@ def test_a_trajectory_without_a_user_is_not_written() -> None:
         write(Trajectory((), (AssistantMessage(content="42"),)))
 
 
+@pytest.mark.parametrize(
+    "end", [(("assistant", "Done. Next: conclusion."), ("conclusion", "none")), (("assistant", "No. Next: give up."),)]
+)
+def test_what_the_search_replied_to_an_end_it_did_not_accept_stays_with_the_end(end: tuple) -> None:
+    replied = record(*end, ("observation", "not so"), *end)
+    replied["conversations"][len(end) + 1]["weight"] = 0
+    trajectory = FORMAT.convert_record(replied, "r")
+    assert [message.role for message in trajectory.messages] == ["user", "assistant", "assistant"]
+    assert trajectory.messages[1].extra["alpha-umi"]["reply"] == "not so"
+    assert write(trajectory) == replied
+    assert write(Trajectory.from_json(trajectory.to_json())) == replied
+
+
 # ---- rejected records ---------------------------------------------------------------------------------------------
 
 OBSERVED = ("observation", "r")
@@ -296,6 +309,8 @@ CALLED = ("caller", "Action: find\nAction Input: {}")
         (record(("assistant", "Next: conclusion."), CALLED), "hands over to the conclusion, but no conclusion"),
         (record(("assistant", "Next: caller."), CALLED), "a call has no observation"),
         (record(("assistant", "Next: caller."), CALLED, OBSERVED, OBSERVED), "an observation follows no call"),
+        (record(("assistant", "Next: give up."), OBSERVED, OBSERVED), "an observation follows no call"),
+        (record(("assistant", "Hm."), OBSERVED), "an observation follows no call"),
     ],
 )
 def test_a_record_that_makes_no_sense_is_rejected_with_a_reason(bad: Any, reason: str) -> None:
@@ -317,7 +332,8 @@ CALLS = st.sampled_from(['Action: a\nAction Input: {"q": 1}', "Action:  a \nActi
 STEPS = st.tuples(
     st.lists(st.tuples(st.sampled_from(["user", "assistant"]), PLANS), max_size=2),
     st.just([]) | PLANS.map(lambda text: [("assistant", text)]),
-    CALLS.map(lambda text: [("caller", text), ("observation", "r")]) | st.just([("conclusion", "42")]),
+    CALLS.map(lambda text: [("caller", text), ("observation", "r")])
+    | st.sampled_from([[("conclusion", "42")], [("conclusion", "none"), ("observation", "r")]]),
 ).map(lambda parts: [{"from": speaker, "value": value} for part in parts for speaker, value in part])
 ASKED = {"from": "user", "value": "x"}
 WHOLE = st.lists(STEPS, max_size=3).map(lambda steps: [ASKED, *(turn for step in steps for turn in step)])

@@ -139,6 +139,7 @@ def test_a_malformed_call_keeps_its_arguments_and_its_observation(name: str, arg
         ('{"error": "", "response": "cut...', ' "cut...'),
         ('{"error": "down", "response": ""}', ""),
         ("garbage", ""),
+        ('"\\"response\\": in JSON twice"', " in JSON twice"),
     ],
 )
 def test_stage_2_keeps_of_an_observation_its_response(observation: str, kept: str) -> None:
@@ -159,6 +160,23 @@ def test_stage_2_drops_thoughts_that_decided_nothing_and_ends_the_others_in_a_li
         ("assistant", " Next: give up."),
     ]
     assert (written["tools"], written["instruction"]) == ([TOOL], "Find it.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "turns"),
+    [
+        ('{"return_type": "give_answer"}', [("assistant", "I look.\n Next: conclusion."), ("conclusion", "none")]),
+        ('{"final_answer": "cut', [("assistant", "I look.\n Next: conclusion."), ("conclusion", "cut")]),
+        ("oops", [("assistant", "I look.\n Next: conclusion."), ("conclusion", "I look.")]),
+        ('{"return_type": "give_up_and_restart"}', [("assistant", "I look.\n Next: give up.")]),
+    ],
+)
+def test_stage_2_makes_every_finish_an_end_whatever_the_search_replied(arguments: str, turns: list) -> None:
+    replied = {"role": "function", "name": "Finish", "content": '{error: "must have final_answer"}'}
+    written = alpha_umi.write(read(calls("Finish", arguments), replied, ANSWER))
+    said = [(turn["from"], turn["value"]) for turn in written["conversations"]]
+    assert said[1:-2] == [*turns, ("observation", "")]
+    assert alpha_umi.write(alpha_umi.FORMAT.convert_record(written, "r")) == written
 
 
 # ---- writing and refusing -----------------------------------------------------------------------------------------

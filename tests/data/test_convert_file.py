@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from alpha_umi.cli import app
 from alpha_umi.data import FORMATS, Rejected, convert, convert_file, recognise
 from alpha_umi.errors import DataError, UserError
 from alpha_umi.trajectory import read_jsonl
@@ -31,7 +33,8 @@ def test_the_summary_counts_what_was_read_converted_and_rejected_by_reason(sourc
     out = tmp_path / "out" / "a.jsonl"
     seen: list[int] = []
     summary = convert_file(source, "alpha-umi", out, on_progress=seen.append)
-    assert (summary.read, summary.converted) == (5, 2)
+    assert (summary.elements, summary.read, summary.converted) == (5, 5, 2)
+    assert summary.sentence() == "2 of 5 records converted (alpha-umi)"
     assert summary.rejected == {"an observation follows no call": 2, "Input should be an object": 1}
     assert seen == [1, 2, 3, 4, 5]
     assert [t.id for t in read_jsonl(out)] == ["in-0", "in-3"]
@@ -135,6 +138,30 @@ def test_a_missing_source_an_empty_folder_and_an_unknown_format_are_clear_errors
     with pytest.raises(UserError, match="unknown format 'toolbank'; known are alpha-umi, "):
         convert_file(tmp_path, "toolbank", tmp_path / "a.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_of_nothing_but_rejected_records_fails_and_says_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text(json.dumps([ORPHAN, ORPHAN]))
+    result = convert_on_the_command_line(tmp_path, "--from", "alpha-umi", "--json")
+    assert json.loads(result.stdout)["rejected"] == {"an observation follows no call": 2}
+    assert isinstance(result.exception, UserError)
+    assert "not one of 2 records could be converted (an observation follows no call); they are in" in str(
+        result.exception
+    )
+    assert (tmp_path / "out.jsonl.rejected.jsonl").read_text().count("\n") == 2
+
+
+def test_an_empty_file_of_a_named_format_converts_to_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text("[]")
+    result = convert_on_the_command_line(tmp_path, "--from", "alpha-umi")
+    assert result.exit_code == 0 and "0 of 0 records converted" in result.output
+    assert (tmp_path / "out.jsonl").read_text() == ""
+    assert isinstance(convert_on_the_command_line(tmp_path).exception, DataError), "no format can be recognised"
+
+
+def convert_on_the_command_line(folder: Path, *options: str) -> Result:
+    given = ["data", "convert", str(folder / "in.json"), "--out", str(folder / "out.jsonl"), *options]
+    return CliRunner().invoke(app, given, env={"COLUMNS": "200"})
 
 
 def test_every_format_is_named_by_its_key_and_described() -> None:

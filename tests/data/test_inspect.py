@@ -104,6 +104,16 @@ def test_the_tokenizer_is_the_named_checkpoints(inspect: Inspect, tmp_path: Path
     assert isinstance(result.exception, UserError)
 
 
+def test_the_papers_rows_may_be_shown_in_either_wording(inspect: Inspect, tmp_path: Path) -> None:
+    usual = inspect("--renderer", "paper", "--role", "planner").output
+    other = inspect("--renderer", "paper", "--role", "planner", "--wording", "toolalpaca").output
+    assert "conclusion or give up." in usual and "conclusion or give up." not in other
+    result = inspect("--renderer", "paper", "--wording", "x")
+    assert isinstance(result.exception, UserError) and "unknown wording 'x'" in str(result.exception)
+    result = inspect("--wording", "toolalpaca")
+    assert isinstance(result.exception, UserError) and "add --renderer paper" in str(result.exception)
+
+
 def test_a_trajectory_without_such_a_row_shows_none(inspect: Inspect) -> None:
     result = inspect("--index", 1, "--renderer", "paper", "--role", "summarizer")
     assert result.exit_code == 0 and "tokens read" not in result.output

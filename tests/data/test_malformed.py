@@ -119,7 +119,7 @@ def convert_spoiled(one: Format, count: int, seed: int, folder: Path) -> None:
 def test_a_malformed_record_is_converted_whole_or_rejected(one: Format, tmp_path: Path):
     folder = tmp_path / "in"
     folder.mkdir()
-    convert_spoiled(one, 300, 0, folder)
+    convert_spoiled(one, 120, 0, folder)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alpha_umi.data import convert_file
 from alpha_umi.data.openai_messages import FORMAT
 from alpha_umi.data.records import BrokenLine, RecordError, read_records
 from alpha_umi.trajectory import (
@@ -194,9 +195,20 @@ def test_a_developer_is_a_system_and_names_and_unknown_fields_are_kept() -> None
     assert trajectory.extra == {"openai": {"fields": {"model": "m"}}}
 
 
+@pytest.mark.parametrize("more", [{}, {"id": "mine"}, {"id": 7}, {"id": None}, {"source": "log"}])
+def test_a_stored_record_is_written_again_with_the_id_it_had_or_none(tmp_path: Path, more: dict[str, Any]) -> None:
+    given = [{"messages": [ASKED, SAID], "tools": [WRAPPED]} | more]
+    (tmp_path / "in.json").write_text(json.dumps(given))
+    convert_file(tmp_path / "in.json", "openai", tmp_path / "stored.jsonl")
+    convert_file(tmp_path / "stored.jsonl", "openai", tmp_path / "out.json", to_format="openai")
+    assert json.loads((tmp_path / "out.json").read_text()) == given
+    stored = json.loads((tmp_path / "stored.jsonl").read_text())
+    assert stored.get("id") == (None if "id" not in more else "mine" if more["id"] == "mine" else "in-0")
+
+
 def test_a_records_own_id_is_the_trajectorys() -> None:
     assert converted(record(SAID, id="chat-7")).id == "chat-7"
-    assert converted(record(SAID)).id == "r"
+    assert converted(record(SAID)).id is None
 
 
 # ---- tools --------------------------------------------------------------------------------------------------------
@@ -379,7 +391,7 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
         else:
             content, refusal = (draw(TEXT) if kind == wanted else None for wanted in ("say", "refuse"))
             messages.append(AssistantMessage(rationale, content=content, refusal=refusal))
-    return Trajectory((Tool(json.dumps(FIND)),), tuple(messages or [UserMessage("x")]), "r")
+    return Trajectory((Tool(json.dumps(FIND)),), tuple(messages or [UserMessage("x")]))
 
 
 @given(trajectories())

@@ -155,6 +155,46 @@ def test_the_backbones_row_that_gives_up_has_the_input_of_the_row_before_it() ->
     assert len(other["history"]) == 1
 
 
+def test_rows_that_give_up_one_after_another_share_the_input_across_records_in_any_order() -> None:
+    calling, giving = record(PLANNED, CALL, SEEN, *DONE), record(GAVE_UP, GAVE_UP)
+    finishing = record(*DONE)
+    for order in ([calling, giving, giving, finishing], [finishing, giving, calling, giving], [finishing, giving] * 2):
+        before = ""
+        for row in made("backbone", *order):
+            if row["target"].endswith("conclusion: give up."):
+                assert row["input"] == before
+            before = row["input"]
+
+
+def test_records_that_only_give_up_at_first_have_the_first_ones_input() -> None:
+    other = alpha_umi.FORMAT.convert_record(
+        {"tools": [], "instruction": "No.", "conversations": [{"from": "user", "value": "No."},
+         {"from": "assistant", "value": GAVE_UP[1]}]}, "r",
+    )  # fmt: skip
+    first, second = made("backbone", record(GAVE_UP), other)
+    assert second["input"] == first["input"] and second["tools"] == []
+    assert [history_of(row["input"]) for row in made("planner", record(GAVE_UP), other)] == [
+        "user: Find it.</s>", "user: No.</s>",
+    ]  # fmt: skip
+
+
+def test_an_answer_that_the_search_did_not_accept_is_in_the_history_with_the_reply_to_it() -> None:
+    trajectory = record(DONE[0], ("conclusion", "none"), ("observation", "not so"), PLANNED, CALL, SEEN, *DONE)
+    assert targets("planner", trajectory) == [DONE[0][1], PLANNED[1], DONE[0][1]]
+    assert targets("summarizer", trajectory) == ["42"]
+    done = f"assistant: {DONE[0][1]}</s>"
+    assert f"{done}conclusion: none</s>observation: not soassistant: " in made("caller", trajectory)[0]["input"]
+    assert f"{done}observation: not soassistant: " in made("summarizer", trajectory)[0]["input"]
+    assert "assistant: Done.\nconclusion: none</s>observation: not so\n" in made("backbone", trajectory)[1]["input"]
+
+
+def test_only_the_caller_has_a_placeholder_for_the_thought() -> None:
+    trajectory = record(("user", "Say {thought}."), PLANNED, CALL, SEEN, *DONE)
+    for role in ("planner", "backbone", "summarizer"):
+        assert all("user: Say {thought}.</s>" in row["input"] for row in made(role, trajectory))
+    assert f"user: Say {PLANNED[1]}.</s>" in made("caller", trajectory)[0]["input"]
+
+
 def test_the_first_row_of_all_has_its_own_input_though_it_gives_up() -> None:
     (row,) = made("backbone", record(GAVE_UP))
     assert history_of(row["input"]) == "user: Find it.</s>"

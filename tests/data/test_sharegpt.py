@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from alpha_umi.data.sharegpt import FORMAT, JOINT
 from alpha_umi.trajectory import (
     AssistantMessage,
     Decision,
+    Message,
     SystemMessage,
     Tool,
     ToolCall,
     ToolMessage,
     Trajectory,
-    UserMessage,
     schema_problem,
 )
+from tests.data.chats import conversations, read_back, reads_as_written
 
 TOOL = Tool.of("find", "Finds things.", {"type": "object", "properties": {"q": {"type": "string"}}})
 CALL = '{"name": "find", "arguments": { "q":1.00}}'
@@ -44,13 +46,7 @@ def typed(*parts: tuple[str, str], reply: str | None = None) -> dict[str, Any]:
     return {"messages": messages, "tools": f"[{TOOL.schema}]"}
 
 
-def read(given_record: Any) -> Trajectory:
-    """Reads a record that must come back as it was."""
-    trajectory = FORMAT.convert_record(given_record, "r")
-    assert FORMAT.write is not None
-    assert FORMAT.write(trajectory) == given_record
-    assert Trajectory.from_json(trajectory.to_json()) == trajectory
-    return trajectory
+read = partial(read_back, FORMAT)
 
 
 def turn(given_record: Any) -> AssistantMessage:
@@ -222,43 +218,11 @@ def test_what_the_format_cant_carry_is_refused(messages: tuple, reason: str) -> 
 
 
 WORDS = st.text(max_size=12) | st.sampled_from(["", "<think>", "</think>", "[1, 2]", "\n", JOINT])
-ARGUMENTS = st.dictionaries(st.text(max_size=4), st.none() | st.integers() | WORDS, max_size=2).map(json.dumps)
 
 
-@st.composite
-def conversations(draw: st.DrawFn) -> tuple[Any, ...]:
-    messages: list[Any] = [UserMessage(draw(WORDS))]
-    for number in range(draw(st.integers(0, 3))):
-        rationale = draw(st.none() | WORDS)
-        if draw(st.booleans()):
-            messages.append(AssistantMessage(rationale, content=draw(WORDS)))
-            continue
-        count = draw(st.integers(1, 3))
-        calls = tuple(ToolCall(f"call_{number}_{n}", draw(WORDS) or "f", draw(ARGUMENTS)) for n in range(count))
-        messages.append(AssistantMessage(rationale, calls))
-        messages += [ToolMessage(call.id, draw(WORDS)) for call in calls] if draw(st.booleans()) else []
-    return tuple(messages)
-
-
-def words(messages: tuple[Any, ...]) -> list[Any]:
-    return [
-        (m.reasoning_content, [(c.name, c.arguments) for c in m.tool_calls], m.content)
-        if isinstance(m, AssistantMessage)
-        else (m.role, m.content)
-        for m in messages
-    ]
-
-
-@given(conversations())
-def test_what_is_written_reads_back_as_the_same_words(messages: tuple[Any, ...]) -> None:
-    assert FORMAT.write is not None
-    try:
-        written = FORMAT.write(Trajectory((TOOL,), messages))
-    except RecordError:
-        return
-    again = FORMAT.convert_record(json.loads(json.dumps(written)), "r")
-    assert words(again.messages) == words(messages)
-    assert again.tools[0].schema == TOOL.schema
+@given(conversations(WORDS))
+def test_what_is_written_reads_back_as_the_same_words(messages: tuple[Message, ...]) -> None:
+    reads_as_written(FORMAT, Trajectory((TOOL,), messages))
 
 
 # ---- any record ---------------------------------------------------------------------------------------------------

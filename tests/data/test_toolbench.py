@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_umi.data import alpha_umi, alpha_umi_chains
+from alpha_umi.data import alpha_umi, alpha_umi_chains, convert_file
 from alpha_umi.data.format import Format
 from alpha_umi.data.function_chains import FINISH_FUNCTION, GIVE_UP_TEXT
 from alpha_umi.data.records import RecordError, Rejected
@@ -85,6 +85,14 @@ def test_the_15_trees_hold_13_chosen_paths_and_15_others_that_gave_up(real_data:
         ("other", Decision.GIVE_UP): 15,
         "the search chose no path": 2,
     }
+
+
+def test_a_summary_counts_the_trees_and_the_paths_that_came_of_them(real_data: Path, tmp_path: Path) -> None:
+    trees = len(list((real_data / "toolbench" / "answer" / "G1_answer").iterdir()))
+    summary = convert_file(real_data / "toolbench" / "answer" / "G1_answer", "auto", tmp_path / "out.jsonl")
+    assert summary.elements == trees == 5
+    assert summary.read == summary.converted + sum(summary.rejected.values()) == 8
+    assert summary.sentence() == "7 of 8 paths of 5 trees converted (toolbench)"
 
 
 def test_the_published_chosen_paths_are_written_as_they_were(real_data: Path) -> None:

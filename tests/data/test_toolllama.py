@@ -130,11 +130,31 @@ def test_published_chains_are_written_and_read_again(real_data: Path) -> None:
 
 def test_the_prompt_is_the_published_one(real_data: Path) -> None:
     published = json.loads((real_data / "alpha-umi" / "prompts.json").read_text(encoding="utf-8"))
+    tool = Tool(json.dumps(FIND))
+    system = write(Trajectory((tool,), (UserMessage("x"),)))["conversations"][0]["value"]
+    listed = """1.find: Find's "best".\n"""
+    api_list = str([FIND, FINISH_FUNCTION])
+    wanted = published["toolbench_toolllama"].replace("{tool_doc}", listed).replace("{api_list}", api_list)
+    assert system == wanted
+
+
+def test_without_tools_none_are_listed() -> None:
     system = write(Trajectory((), (UserMessage("x"),)))["conversations"][0]["value"]
-    beginning, _, functions = system.partition(APIS)
-    assert published["toolbench_toolllama"].startswith(f"{beginning}\nYou have access of the following tools:\n")
-    assert published["toolbench_toolllama"].endswith(f"{APIS}{{api_list}}")
-    assert functions == str([FINISH_FUNCTION])
+    assert "You have access of" not in system and system.endswith(f"{APIS}{[FINISH_FUNCTION]}")
+
+
+def test_the_list_of_tools_is_one_line_for_each_collection() -> None:
+    def part(name: str, text: str) -> Tool:
+        described = f'This is the subfunction for tool "shop", you can use this tool.{text}'
+        return Tool.of(name, described, {"type": "object", "properties": {}})
+
+    tools = (
+        part("a_for_shop", 'The description of this function is: "Lists\n goods."'), Tool(json.dumps(FIND)),
+        part("b_for_shop", ""), part("c_for_shop", 'The description of this function is: "Buys."'),
+    )  # fmt: skip
+    system = write(Trajectory(tools, (UserMessage("x"),)))["conversations"][0]["value"]
+    listed = """1.shop: Lists goods. Buys.\n2.find: Find's "best".\n"""
+    assert f"names.\nYou have access of the following tools:\n{listed}{APIS}" in system
 
 
 def test_a_trajectory_from_elsewhere_is_one_record_of_its_whole_chain() -> None:
@@ -147,7 +167,8 @@ def test_a_trajectory_from_elsewhere_is_one_record_of_its_whole_chain() -> None:
     written = write(Trajectory((Tool(json.dumps(FIND)),), messages))
     assert written["id"] == "Step 7: Find it."
     system, *turns = written["conversations"]
-    assert system["value"].endswith(f"subfunctions' names.\nBe kind.{APIS}{[FIND, FINISH_FUNCTION]}")
+    listed = """You have access of the following tools:\n1.find: Find's "best".\n"""
+    assert system["value"].endswith(f"subfunctions' names.\nBe kind.\n{listed}{APIS}{[FIND, FINISH_FUNCTION]}")
     assert turns == [
         ASKED,
         {"from": "assistant", "value": '\nThought: Hm.\nAction: find\nAction Input: {"q": "x"}'},

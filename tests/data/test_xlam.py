@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from alpha_umi.data.records import RecordError
 from alpha_umi.data.xlam import FORMAT
 from alpha_umi.trajectory import AssistantMessage, Tool, ToolCall, ToolMessage, Trajectory, UserMessage, schema_problem
+from tests.data.chats import comes_back_or_is_rejected, read_back
 
 PARAMETERS = {
     "q": {"type": "str", "description": "Words."},
@@ -28,13 +30,7 @@ def record(tools: Any = FIND, answers: Any = CALLS, **more: Any) -> dict[str, An
     return {"query": "Find it.", "tools": tools, "answers": json.dumps(answers), **more}
 
 
-def read(given_record: Any) -> Trajectory:
-    """Reads a record that must come back as it was."""
-    trajectory = FORMAT.convert_record(given_record, "r")
-    assert FORMAT.write is not None
-    assert FORMAT.write(trajectory) == given_record
-    assert Trajectory.from_json(trajectory.to_json()) == trajectory
-    return trajectory
+read = partial(read_back, FORMAT)
 
 
 def test_the_trajectory_ends_in_one_turn_with_all_the_calls() -> None:
@@ -147,11 +143,4 @@ FIELD = LISTS | LISTS.map(json.dumps) | JSON
 
 @given(JSON | st.fixed_dictionaries({"query": st.just("x"), "tools": FIELD, "answers": FIELD}, optional={"id": JSON}))
 def test_any_record_comes_back_as_it_was_or_is_rejected(anything: Any) -> None:
-    FORMAT.looks_like(anything)
-    assert FORMAT.write is not None
-    try:
-        trajectory = FORMAT.convert_record(anything, "r")
-    except RecordError as error:
-        assert str(error)
-    else:
-        assert FORMAT.write(trajectory) == anything
+    comes_back_or_is_rejected(FORMAT, anything)

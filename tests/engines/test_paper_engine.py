@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 
 from alpha_umi.agent import Episode, run_one
 from alpha_umi.agent.limits import Limits, StopReason
@@ -17,7 +18,7 @@ from alpha_umi.data.format import Options
 from alpha_umi.data.paper_rows import rows
 from alpha_umi.engines import Request, Sampling
 from alpha_umi.engines.base import Conversation
-from alpha_umi.engines.checkpoint import Checkpoint
+from alpha_umi.engines.checkpoint import Checkpoint, load_checkpoint
 from alpha_umi.engines.load import PaperRun, chosen_source, open_engine
 from alpha_umi.engines.paper import PaperEngine, our_planner, paper_planner
 from alpha_umi.errors import RunDirectoryError, UserError
@@ -74,7 +75,17 @@ def test_a_gold_step_is_prompted_as_the_papers_training_row(engine: PaperEngine,
         ("Done. Next: conclusion. And more", "Done.\nNext: Summarizer", "Done. Next: conclusion."),
         ("No way Next: give up", "No way\nNext: Give up", "No way Next: give up"),
         ("Just words", "Just words\nNext: Caller", "Just words Next: caller."),
-        ("", "\nNext: Caller", " Next: caller."),
+        ("", "none\nNext: Caller", "none Next: caller."),
+        (
+            "I call. Next: caller. Or Next: give up. No",
+            "I call. Next: caller. Or\nNext: Give up",
+            "I call. Next: caller. Or Next: give up.",
+        ),
+        (
+            "Next: caller. Then Next: conclusion. No",
+            "Next: caller. Then\nNext: Summarizer",
+            "Next: caller. Then Next: conclusion.",
+        ),
     ],
 )
 def test_a_planners_text_is_cut_after_its_decision_and_calls_without_one(text: str, span: str, written: str):
@@ -179,6 +190,23 @@ def test_half_a_choice_of_models_is_refused(options: dict[str, Any], said: str):
     given = dict.fromkeys(("model", "planner", "caller", "summarizer", "renderer")) | options
     with pytest.raises(UserError, match=said):
         chosen_source(**given)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["./runs/typo", "/nowhere/at/all", "runs/paper/planner", "~/planner"])
+def test_a_directory_that_is_not_there_is_refused_without_asking_the_hub(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("alpha_umi.run_directory.load_model", lambda name: pytest.fail("it was asked for"))
+    with pytest.raises(UserError, match="there is no such directory, and a hub id is NAME or OWNER/NAME"):
+        load_checkpoint(name, torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "shenwzh3/alpha-umi-planner-7b", "ToolBench/ToolLLaMA-2-7b-v2", "a/b_c.d"])
+def test_a_hub_id_is_asked_for(name: str, monkeypatch: pytest.MonkeyPatch):
+    def load(asked: str) -> None:
+        raise UserError(f"asked for {asked}")
+
+    monkeypatch.setattr("alpha_umi.run_directory.load_model", load)
+    with pytest.raises(UserError, match=f"asked for {name}"):
+        load_checkpoint(name, torch.float32, torch.device("cpu"))
 
 
 def test_a_damaged_description_is_refused(tmp_path: Path):

@@ -107,8 +107,8 @@ def test_a_prompt_is_the_training_conversation_up_to_where_the_assistant_speaks(
 
 def test_the_system_turn_is_the_published_prompt(tiny: ToolLlamaEngine, real_data: Path):
     published: str = json.loads((real_data / "alpha-umi" / "prompts.json").read_text())["toolbench_toolllama"]
-    head = published.partition("\nYou have access of the following tools:")[0]
-    assert prompt_of(tiny, UserMessage("x")).startswith(f"System: {head}\nSpecifically, you have access to")
+    head = published.partition("{tool_doc}")[0]
+    assert prompt_of(tiny, UserMessage("x")).startswith(f"System: {head}1.find: ")
 
 
 def test_what_the_format_has_not_is_worded_all_the_same(tiny: ToolLlamaEngine):
@@ -117,7 +117,7 @@ def test_what_the_format_has_not_is_worded_all_the_same(tiny: ToolLlamaEngine):
         tiny, SystemMessage("Be kind."), UserMessage("Hi."), AssistantMessage(None, calls), ToolMessage("a", "1"),
         ToolMessage("b", "2"), AssistantMessage(), SystemMessage("And short."),
     )  # fmt: skip
-    assert "subfunctions' names.\nBe kind.\nSpecifically" in made
+    assert "subfunctions' names.\nBe kind.\nYou have access of the following tools:\n1.find: " in made
     assert made.endswith(
         "Assistant: \nThought: \nAction: find\nAction Input: {}</s>Function: 1\n"
         'Assistant: \nThought: \nAction: find\nAction Input: {"q": "y"}</s>Function: 2\nUser: And short.\nAssistant:\n'

@@ -82,7 +82,8 @@ class Summary:
     """What a conversion did.
 
     Attributes:
-        read: Records in the source.
+        elements: What the source holds, such as search trees.
+        read: Records in it: as many, unless the format's elements hold several (a tree's paths).
         converted: Trajectories written.
         rejected: How many records each reason kept out.
         rejected_path: Where these records are, or None if there are none.
@@ -90,12 +91,19 @@ class Summary:
         from_format: The format they were read as.
     """
 
+    elements: int
     read: int
     converted: int
     rejected: Mapping[str, int]
     rejected_path: Path | None
     written: int
     from_format: str
+
+    def sentence(self) -> str:
+        """The counts in words: ``13 of 15 paths of 8 trees converted (toolbench)``."""
+        elements, records = FORMATS[self.from_format].words
+        of = f" of {self.elements} {elements}" if elements != records else ""
+        return f"{self.converted} of {self.read} {records}{of} converted ({self.from_format})"
 
 
 def _format(name: str, what: Callable[[Format], object], verb: str) -> Format:
@@ -134,8 +142,15 @@ def recognise(path: str | Path) -> str:
     return found
 
 
-def convert(path: str | Path, from_format: str, options: Options = NO_OPTIONS) -> Iterator[Trajectory | Rejected]:
+def convert(
+    path: str | Path,
+    from_format: str,
+    options: Options = NO_OPTIONS,
+    on_element: Callable[[], None] = lambda: None,
+) -> Iterator[Trajectory | Rejected]:
     """Streams a foreign file (or a directory of such files) as trajectories, and the records that can't be converted.
+
+    ``on_element`` is called for each element of a file, before its records.
 
     Raises:
         UserError: There is no such format, or ``auto`` recognises none.
@@ -143,7 +158,7 @@ def convert(path: str | Path, from_format: str, options: Options = NO_OPTIONS) -
     """
     if from_format == "auto":
         from_format = recognise(path)
-    return _format(from_format, lambda one: one.read, "read").convert(path, options)
+    return _format(from_format, lambda one: one.read, "read").convert(path, options, on_element)
 
 
 def convert_file(
@@ -176,7 +191,7 @@ def convert_file(
     source = recognise(src) if from_format == "auto" else from_format
     rejected_path = Path(f"{out}.rejected.jsonl")
     reasons: Counter[str] = Counter()
-    read = written = 0
+    elements = read = written = 0
     with ExitStack() as files:
         good = files.enter_context(atomic_write(out))
         bad: IO[Any] | None = None
@@ -187,9 +202,13 @@ def convert_file(
             bad.write(record.to_json() + "\n")
             reasons[record.reason] += 1
 
+        def count() -> None:
+            nonlocal elements
+            elements += 1
+
         def trajectories() -> Iterator[Trajectory]:
             nonlocal read
-            for read, record in enumerate(convert(src, source, options), 1):
+            for read, record in enumerate(convert(src, source, options, count), 1):
                 if isinstance(record, Rejected):
                     reject(record)
                 else:
@@ -206,7 +225,7 @@ def convert_file(
     if not rejected:
         rejected_path.unlink(missing_ok=True)
     converted = read - sum(rejected.values())
-    return Summary(read, converted, rejected, rejected_path if rejected else None, written, source)
+    return Summary(elements, read, converted, rejected, rejected_path if rejected else None, written, source)
 
 
 def _texts(

@@ -7,7 +7,8 @@ A record is ``{"tools": [{"Name", "function", "input": {arg: "type, description"
 * ``assistant``: the planner, a rationale that ends in `` Next: caller.``, `` Next: conclusion.`` or
   `` Next: give up.``; without such an ending it decided nothing;
 * ``caller``: ``Action: NAME\nAction Input: JSON``;
-* ``observation`` and ``conclusion``: the tool's reply and the final answer.
+* ``observation`` and ``conclusion``: the tool's reply and the final answer. An observation after an end is of the
+  search, which didn't accept it and went on: it stays with the end's turn, in ``extra`` as ``reply``.
 
 Nothing is lost: where the record's own fields don't determine the original text, ``extra["alpha-umi"]`` holds the rest,
 and a record that was read is written again as the same JSON value. Of a trajectory from elsewhere the format carries
@@ -19,9 +20,11 @@ and a record that was read is written again as the same JSON value. Of a traject
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -51,6 +54,7 @@ MARKERS = {Decision.CALL: " Next: caller.", Decision.FINISH: " Next: conclusion.
 _MARKER = re.compile(r"Next:[ \t]*(caller|conclusion|give up)[ \t]*\.?\s*\Z", re.IGNORECASE)
 DECISIONS = {"caller": Decision.CALL, "conclusion": Decision.FINISH, "give up": Decision.GIVE_UP}
 """What the planner writes after ``Next:``, in lower case."""
+_ENDS = (Decision.FINISH, Decision.GIVE_UP)
 _CALL = re.compile(r"Action: ([^\n]*)\nAction Input: (.*)\Z", re.DOTALL)
 _NAME = re.compile(r"Action:[ \t]*([^\n]*)")
 _TYPES = {
@@ -98,7 +102,7 @@ def read(record: Any, name: str, context: None = None) -> Trajectory:
         rest["instruction"] = False  # no such field; null is one
     elif parsed.instruction != said[0]:
         rest["instruction"] = parsed.instruction
-    return Trajectory(read_tools(parsed.tools, record["tools"]), messages, name, {NAMESPACE: rest} if rest else {})
+    return Trajectory(read_tools(record["tools"]), messages, name, {NAMESPACE: rest} if rest else {})
 
 
 def looks_like(record: Any) -> bool:
@@ -114,14 +118,17 @@ def _extra(**values: Any) -> Extra:
     return {NAMESPACE: values} if values else {}
 
 
-def read_tools(parsed: list[ToolDocument], written: list[dict[str, Any]]) -> tuple[Tool, ...]:
-    """The tools of a record's documents, which are kept as they were written, the order of their fields included."""
-    return tuple(_tool(tool, document) for tool, document in zip(parsed, written, strict=True))
+def read_tools(written: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
+    """The tools of a record's documents (`ToolDocument`), kept as they were written, the order of fields included."""
+    return tuple(_tool(json.dumps(document)) for document in written)
 
 
-def _tool(tool: ToolDocument, written: dict[str, Any]) -> Tool:
+@lru_cache(maxsize=1024)  # the same tools come with many records
+def _tool(document: str) -> Tool:
+    written = json.loads(document)
+    tool = ToolDocument.model_validate(written)
     parameters = {"type": "object", "properties": {name: _property(text) for name, text in tool.input.items()}}
-    return Tool.of(tool.Name, tool.function, parameters, {NAMESPACE: dict(written)})
+    return Tool.of(tool.Name, tool.function, parameters, {NAMESPACE: written})
 
 
 def _property(text: str) -> dict[str, str]:
@@ -144,7 +151,8 @@ def _messages(turns: list[_Turn]) -> tuple[Message, ...]:
             messages.append(UserMessage(turn.value, _extra(**_fields(turn))))
             continue
         if turn.speaker == "observation":
-            raise RecordError("an observation follows no call")
+            messages[-1:] = [_end_with_reply(messages[-1:], turn)]
+            continue
         rationale: str | None = None
         extra: dict[str, Any] = {"marker": None}  # no planner turn
         fields: dict[str, Any] = {}
@@ -179,10 +187,19 @@ def _messages(turns: list[_Turn]) -> tuple[Message, ...]:
 
 def _fields(turn: _Turn, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What a turn has beside ``from`` and ``value``, by speaker, joined with that of the turn before."""
-    known = dict(before["fields"]) if before else {}
+    known = dict(before.get("fields", {})) if before else {}
     if turn.model_extra:
         known[turn.speaker] = turn.model_extra
     return {"fields": known} if known else {}
+
+
+def _end_with_reply(said: list[Message], reply: _Turn) -> AssistantMessage:
+    """The last turn, an end that the search didn't accept, with its reply."""
+    end = said[0] if said else None
+    notes = end.extra.get(NAMESPACE, {}) if end is not None else {}
+    if not isinstance(end, AssistantMessage) or end.decision not in _ENDS or "reply" in notes:
+        raise RecordError("an observation follows no call")
+    return replace(end, extra=_extra(**{**notes, **_fields(reply, notes), "reply": reply.value}))
 
 
 def _planner(text: str) -> tuple[str, Decision | None, dict[str, str]]:
@@ -253,21 +270,32 @@ def caller_text(message: AssistantMessage) -> str | None:
 def stage_2(trajectory: Trajectory) -> Trajectory:
     """A trajectory of a ToolBench chain as the reference code's second preprocessing leaves it.
 
-    A thought ends in a line break before its decision; a thought without a call is dropped; of an observation only the
-    ``response`` stays (nothing, where the tool reported an error); a refusal has no words of its own.
+    A thought ends in a line break before its decision; a thought without a call is dropped; every `Finish` is an end,
+    what the search replied to it included; of an observation only the ``response`` stays (nothing, where the tool
+    reported an error); a refusal has no words of its own.
     """
     messages: list[Message] = []
     for message in trajectory.messages:
         if isinstance(message, ToolMessage):
-            message = replace(message, content=function_chains.response(message.content), extra={})
+            content = function_chains.response(message.content)
+            end = messages[-1]
+            if isinstance(end, AssistantMessage) and end.decision in _ENDS:
+                messages[-1] = replace(end, extra=_extra(**end.extra[NAMESPACE], reply=content))
+                continue
+            message = replace(message, content=content, extra={})
         elif isinstance(message, AssistantMessage):
             if message.decision is None:
                 continue
-            marker = ("" if message.reasoning_content is None else "\n") + MARKERS[message.decision]
-            refusal = None if message.refusal is None else GIVE_UP_TEXT
-            message = replace(message, refusal=refusal, extra=_extra(marker=marker))
+            message = _stage_2_turn(function_chains.as_end(message))
         messages.append(message)
     return replace(trajectory, messages=tuple(messages))
+
+
+def _stage_2_turn(message: AssistantMessage) -> AssistantMessage:
+    assert message.decision is not None
+    marker = ("" if message.reasoning_content is None else "\n") + MARKERS[message.decision]
+    refusal = None if message.refusal is None else GIVE_UP_TEXT
+    return replace(message, refusal=refusal, extra=_extra(marker=marker))
 
 
 def as_record(trajectory: Trajectory) -> dict[str, Any]:
@@ -316,11 +344,15 @@ def _input(schema: Mapping[str, Any]) -> str:
 
 
 def _turns(message: Message) -> list[dict[str, Any]]:
+    notes = message.extra.get(NAMESPACE, {})
     if isinstance(message, AssistantMessage):
-        said = {"assistant": planner_text(message), "caller": caller_text(message), "conclusion": message.content}
+        said = {
+            "assistant": planner_text(message), "caller": caller_text(message), "conclusion": message.content,
+            "observation": notes.get("reply"),
+        }  # fmt: skip
     else:
         said = {"observation" if isinstance(message, ToolMessage) else "user": message.content}
-    fields = message.extra.get(NAMESPACE, {}).get("fields", {})
+    fields = notes.get("fields", {})
     return [
         {"from": speaker, "value": value, **fields.get(speaker, {})}
         for speaker, value in said.items()

@@ -6,7 +6,7 @@ A record is ``{"tools": [{"Name", "function", "input"}], "instruction", "chains"
 is told in `function_chains`.
 
 Written again, a record is the same JSON value. Written as `alpha-umi`, it is what the reference code's second
-preprocessing makes of it (`alpha_umi.stage_2`) unless the chain goes on after an answered `Finish`.
+preprocessing makes of it (`alpha_umi.stage_2`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read(record: Any, name: str, context: None = None) -> Trajectory:
     """Makes a trajectory of one record."""
     parsed = _Record.model_validate(record)
     system, messages = read_chain(turns_of(parsed.chains))
-    trajectory = Trajectory(read_tools(parsed.tools, record["tools"]), messages, name, {CHAIN: {"system": system}})
+    trajectory = Trajectory(read_tools(record["tools"]), messages, name, {CHAIN: {"system": system}})
     if not any(message.role == "user" for message in messages):
         raise RecordError("the chain has no user message")
     rest: dict[str, Any] = dict(parsed.model_extra or {})

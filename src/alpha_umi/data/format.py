@@ -74,6 +74,7 @@ class Format:
             `RecordError` (or `ValidationError`, `RecursionError`, `ValueError`) where there is no faithful trajectory.
         looks_like: Whether a record is of this format, for ``--from auto``; must not raise, whatever the JSON.
         units: The records that one element of the file holds, for formats that nest them.
+        words: What elements and their records are called, in the plural, for formats that nest them.
         context: What the records of a file need beside themselves, such as tool documents.
         write: A trajectory as one JSON value of this format; raises `RecordError` where the format can't carry it.
         rows: Writes all trajectories at once, for formats whose rows aren't one a trajectory.
@@ -85,13 +86,24 @@ class Format:
     read: Callable[[Any, str, Any], Trajectory] | None = None
     looks_like: Callable[[Any], bool] = lambda record: False
     units: Callable[[Any, Any], Iterable[Any]] = _itself
+    words: tuple[str, str] = ("records", "records")
     context: Callable[[Path, Options], Any] = lambda file, options: None
     write: Callable[[Trajectory], Any] | None = None
     rows: Callable[[Iterable[Trajectory], Options], Iterator[Any]] | None = None
     files: Callable[[str | Path], list[Path]] = source_files
 
-    def convert(self, path: str | Path, options: Options = NO_OPTIONS) -> Iterator[Trajectory | Rejected]:
+    def convert(
+        self,
+        path: str | Path,
+        options: Options = NO_OPTIONS,
+        on_element: Callable[[], None] = lambda: None,
+    ) -> Iterator[Trajectory | Rejected]:
         """Streams the trajectories of a file or folder, and the records that can't be converted, with the reason.
+
+        Args:
+            path: The file or folder.
+            options: What the format has to be told.
+            on_element: Called for each element of a file, before its records; there is one record or more in each.
 
         Raises:
             DataError: A file can't be read or is not JSON as a whole.
@@ -99,8 +111,7 @@ class Format:
         for file in self.files(path):
             context = self.context(file, options)
             stem = file.name.split(".")[0]
-            elements = (unit for element in read_records(file) for unit in self._units(element, context))
-            for index, record in enumerate(elements):
+            for index, record in enumerate(self._records(file, context, on_element)):
                 if isinstance(record, BrokenLine):
                     yield Rejected(index, record.reason, record.text, file.name)
                     continue
@@ -109,12 +120,17 @@ class Format:
                 except RecordError as error:
                     yield Rejected(index, str(error), record, file.name)
 
+    def _records(self, file: Path, context: Any, on_element: Callable[[], None]) -> Iterator[Any]:
+        for element in read_records(file):
+            on_element()
+            yield from self._units(element, context)
+
     def _units(self, element: Any, context: Any) -> Iterable[Any]:
         """The element's records; the element itself where it doesn't hold what it should, so that it is rejected."""
         if isinstance(element, BrokenLine):
             return [element]
         try:
-            return list(self.units(element, context))
+            return list(self.units(element, context)) or [element]
         except (ValidationError, RecursionError, ValueError, LookupError, TypeError, AttributeError):
             return [element]
 

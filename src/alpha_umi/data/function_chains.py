@@ -162,6 +162,16 @@ def _thought_or_end(turn: Turn) -> AssistantMessage:
     return AssistantMessage(turn.content, content=words, extra=extra)
 
 
+def as_end(message: AssistantMessage) -> AssistantMessage:
+    """A turn that calls `Finish` as the end that it meant, without ``extra``; another turn as it is."""
+    if not message.tool_calls or message.tool_calls[0].name != FINISH:
+        return message
+    gave_up, words = finish(message.tool_calls[0].arguments, message.reasoning_content)
+    if gave_up:
+        return AssistantMessage(message.reasoning_content, refusal=words)
+    return AssistantMessage(message.reasoning_content, content=words)
+
+
 def finish(arguments: str, thought: str | None) -> tuple[bool, str]:
     """Whether a `Finish` call gives up, and its words for the user.
 
@@ -198,7 +208,8 @@ def _finish_arguments(gave_up: bool, words: str) -> str:
 def response(observation: str) -> str:
     """The ``response`` of ToolBench's ``{"error", "response"}``, which is all that the paper's data keeps of it.
 
-    Of an observation that was cut and is no JSON any more: what follows ``"response":``. Empty if there is none.
+    Of an observation that was cut and is no JSON any more, or that is a text in JSON: what follows ``"response":``.
+    Empty if there is none.
     """
     try:
         value = json.loads(observation)
@@ -206,7 +217,7 @@ def response(observation: str) -> str:
         value = None
     if isinstance(value, dict) and "response" in value:
         return value["response"] if isinstance(value["response"], str) else json_text(value["response"])
-    return observation.partition('"response":')[2]
+    return (value if isinstance(value, str) else observation).partition('"response":')[2]
 
 
 # ---- from the record's messages to a chain --------------------------------------------------------------------------

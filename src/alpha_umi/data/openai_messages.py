@@ -109,10 +109,14 @@ def read(record: Any, name: str, context: None = None) -> Trajectory:
 
 
 def read_record(record: Any, name: str, dialect: Dialect) -> Trajectory:
-    """Makes a trajectory of a record in this dialect; a record's own ``id`` goes before ``name``."""
+    """Makes a trajectory of a record in this dialect.
+
+    Its id is the record's own: none where the record has none, so that a stored trajectory gives the record back;
+    ``name`` where it is no text.
+    """
     own = _own(record)
     if own is not None:
-        return replace(own, id=own.id or name)
+        return own
     parsed = ChatRecord.model_validate(record)
     messages = read_messages(record["messages"], parsed.messages, dialect)
     tools, key, as_text = _tools(record, dialect.namespace)
@@ -122,10 +126,9 @@ def read_record(record: Any, name: str, dialect: Dialect) -> Trajectory:
         notes["key"] = key
     if as_text:
         notes["tools_text"] = as_text
-    own_id = record.get("id")
-    return Trajectory(
-        tools, messages, own_id if isinstance(own_id, str) and own_id else name, keep(dialect.namespace, notes)
-    )
+    own_id = record.get("id", "")
+    named = None if own_id == "" else own_id if isinstance(own_id, str) else name
+    return Trajectory(tools, messages, named, keep(dialect.namespace, notes))
 
 
 def write(trajectory: Trajectory) -> dict[str, Any]:
@@ -370,6 +373,8 @@ def _with(message: Message, namespace: str, **notes: Any) -> dict[str, Any]:
 
 def _fields(raw: Mapping[str, Any], told: set[str], key: str = "fields") -> _Notes:
     """What of a JSON object the record has no place for."""
+    if raw.keys() <= told:
+        return {}
     fields = {name: value for name, value in raw.items() if name not in told}
     return {key: fields} if fields else {}
 

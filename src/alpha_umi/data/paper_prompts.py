@@ -78,8 +78,9 @@ def fill(
     """The prompt of a role, its opening included.
 
     Placeholders are replaced one after the other, as in the reference code, so that text which holds one of a later
-    placeholder's name is replaced too.
+    placeholder's name is replaced too; ``{thought}`` is the caller's alone.
     """
     names = ", ".join(tool["Name"] for tool in tools)
-    known = PROMPTS[wording][role].replace("{doc}", tool_documents(tools)).replace("{tool_names}", names)
-    return known.replace("{history}", history).replace("{thought}", thought) + OPENINGS[role]
+    text = PROMPTS[wording][role].replace("{doc}", tool_documents(tools)).replace("{tool_names}", names)
+    text = text.replace("{history}", history)
+    return (text.replace("{thought}", thought) if role == "caller" else text) + OPENINGS[role]

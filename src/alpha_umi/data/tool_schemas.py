@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,17 @@ def read_tool(value: Any, namespace: str, text: str | None = None) -> Tool:
     """
     if not isinstance(value, dict):
         raise RecordError("a tool is no function object with a name and an object of parameters")
+    return _read_tool(json_text(value) if text is None else text.strip(), namespace)
+
+
+@lru_cache(maxsize=1024)  # the same tools come with many records
+def _read_tool(text: str, namespace: str) -> Tool:
+    value = json.loads(text)
     if "function" not in value:
-        return make_tool(json_text(value) if text is None else text.strip(), keep(namespace, {"bare": True}))
+        return make_tool(text, keep(namespace, {"bare": True}))
     if value.get("type", "function") != "function":
         raise RecordError("a tool is not of type function")
-    function = json_text(value["function"]) if text is None else _member_texts(text)["function"]
+    function = _member_texts(text)["function"]
     fields = {key: part for key, part in value.items() if key not in ("type", "function")}
     notes = ({"fields": fields} if fields else {}) | ({} if "type" in value else {"untyped": True})
     return make_tool(function, keep(namespace, notes))

@@ -206,5 +206,5 @@ def _property(words: str) -> dict[str, Any]:
 
 FORMAT = Format(
     "toolalpaca", "ToolAlpaca: APIs with their instances (ReAct steps) or golden answers",
-    read, looks_like, units=units,
+    read, looks_like, units=units, words=("APIs", "instructions"),
 )  # fmt: skip

@@ -10,7 +10,8 @@ A file is ``{"tree": {"tree": NODE}, "answer_generation": {"query", "function": 
   one request made both, that is, unless the thought was expanded by a request of its own (``expand_num`` above 0).
 
 A file gives the chosen path first, then every other path of its tree that ends in a `Finish` (an answer, or giving
-up), with the chosen path's prompt and without hints, which the nodes don't hold. Paths that were cut off are left out.
+up), with the chosen path's prompt and without hints, which the nodes don't hold. Paths that were cut off are no
+records. A summary counts both: the trees, and the paths that came of them.
 """
 
 from __future__ import annotations
@@ -156,5 +157,5 @@ def _turns(path: list[_Node]) -> list[Turn]:
 
 FORMAT = Format(
     "toolbench", "ToolBench's answer files, a search tree each: the chosen path and the others that finish",
-    read, looks_like, units,
+    read, looks_like, units, ("trees", "paths"),
 )  # fmt: skip

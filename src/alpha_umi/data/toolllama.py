@@ -12,7 +12,9 @@ the step, and the step last. ``from`` is
 
 A chain of n steps is n records; only the last of them ends in `Finish`, the others in a call without its observation.
 All are read. An assistant turn in another form is a malformed call if a function turn follows it, else a thought.
-What was read is written again as the same JSON value. Of another trajectory the whole chain is written, as one record.
+What was read is written again as the same JSON value. Of another trajectory the whole chain is written, as one record,
+under the search's prompt with its list of tools: the collections that the functions' descriptions name, as ToolBench's
+do, or else the functions themselves, with the descriptions of their functions (those of collections are not at hand).
 """
 
 from __future__ import annotations
@@ -59,11 +61,14 @@ PROMPT = (
     "valid now), use function Finish->give_up_and_restart.\n"
     "2.Do not use origin tool names, use only subfunctions' names."
 )
-"""The search's prompt without its list of collections, for trajectories that have none."""
+"""The search's prompt without its list of tools, for trajectories from elsewhere."""
 
 _STEP = "with a function call to actually excute your step."
 _FORM = f"{_STEP} Your output should follow this format:\nThought:\nAction\nAction Input:\n"
+_TOOLS = "You have access of the following tools:\n"
 _APIS = "Specifically, you have access to the following APIs: "
+_OF_COLLECTION = re.compile(r'This is the subfunction for tool "([^"]+)", you can use this tool\.')
+_DESCRIBED = "The description of this function is: "
 _SAID = re.compile(r"\nThought: (.*)\nAction: ([^\n]*)\nAction Input: (.*)\Z", re.DOTALL)
 _NAME = re.compile(r"^Action:[ \t]*([^\n]*)", re.MULTILINE)
 _SPEAKERS = {"system", "user", "assistant", "function"}
@@ -154,8 +159,22 @@ def _system(given: str | None, tools: Iterable[Tool]) -> str:
     prompt = given or PROMPT
     if _STEP not in prompt:
         prompt = f"{PROMPT}\n{given}"
-    functions = [*(tool.function for tool in tools), FINISH_FUNCTION]
+    shown = tuple(tools)
+    if _TOOLS not in prompt and shown:
+        prompt = f"{prompt}\n{_TOOLS}{_tool_list(shown)}"
+    functions = [*(tool.function for tool in shown), FINISH_FUNCTION]
     return f"{prompt.replace(_STEP, _FORM)}\n{_APIS}{functions}"
+
+
+def _tool_list(tools: Iterable[Tool]) -> str:
+    """One numbered line for each collection, every line ended."""
+    collections: dict[str, list[str]] = {}
+    for tool in tools:
+        named = _OF_COLLECTION.match(tool.description)
+        text = tool.description[named.end() :].removeprefix(_DESCRIBED).strip('" ') if named else tool.description
+        collections.setdefault(named[1] if named else tool.name, []).append(" ".join(text.split()))
+    lines = ((name, " ".join(filter(None, texts))) for name, texts in collections.items())
+    return "".join(f"{number}.{name}: {text}\n" for number, (name, text) in enumerate(lines, 1))
 
 
 def _conversation(turns: Iterable[Turn]) -> list[dict[str, str]]:

@@ -6,17 +6,41 @@ from the left; a special token that is written out in a prompt becomes that toke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from alpha_umi.engines.base import Ending, Sampling
+from alpha_umi.engines.base import Ending, Sampling, Uncached
+from alpha_umi.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH = 8
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+class AsWritten(Uncached):
+    """An engine that shows a model its earlier turns as it wrote them, not as they were read."""
+
+    def __init__(self) -> None:
+        self._written: dict[int, dict[str, str]] = {}
+
+    def written(self, session: int) -> Mapping[str, str]:
+        """A session's turns as they were written, by what was read of them."""
+        return self._written.get(session, {})
+
+    def keep(self, session: int, read: str, written: str) -> None:
+        """Remembers how the turn was worded of which ``read`` was read."""
+        self._written.setdefault(session, {})[read] = written
+
+    def forget(self, sessions: Iterable[int]) -> None:
+        """Forgets how the sessions' turns were worded."""
+        for session in sessions:
+            self._written.pop(session, None)
 
 
 @dataclass(frozen=True)
@@ -103,8 +127,12 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: torch.device) -> Chec
     """Loads a checkpoint by directory or hub id.
 
     Raises:
-        UserError: It can't be loaded.
+        UserError: It can't be loaded; at once, without asking the hub, where the name can only be a directory's.
     """
+    if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
+        raise UserError(
+            f"no model can be loaded from {name!r}: there is no such directory, and a hub id is NAME or OWNER/NAME"
+        )
     import torch
 
     from alpha_umi.run_directory import load_bare_tokenizer, load_model

@@ -3,22 +3,23 @@ r"""The paper's released checkpoints: three models, each prompted with a text of
 A request's conversation is worded anew for each role (`alpha_umi.data.paper_prompts`), and what a role writes is read
 back into the words of our transcript, so that the agent and the evaluation work with it as with any engine. What the
 reference inference does is kept: greedy or sampled generation of at most 512 new tokens up to ``</s>``, prompts cut
-from the left to 3,750 tokens, a planner's text cut right after its ``Next: ...``, ``Next: caller.`` where it has none.
+from the left to 3,750 tokens, a planner's text cut right after its ``Next: ...`` (giving up goes before a conclusion,
+that before a call), ``Next: caller.`` where it has none, ``none`` for a planner's text that stays empty.
 The transcript's tokens are book-keeping only; nothing is cached between requests.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from alpha_umi.data import alpha_umi
 from alpha_umi.data.format import Wording
 from alpha_umi.data.paper_prompts import fill, history_item
 from alpha_umi.data.paper_rows import one_call_a_step
-from alpha_umi.engines.base import Conversation, Generation, Request, Sampling, Uncached
-from alpha_umi.engines.checkpoint import Checkpoint, Continuation
+from alpha_umi.engines.base import Conversation, Generation, Request, Sampling
+from alpha_umi.engines.checkpoint import AsWritten, Checkpoint, Continuation
 from alpha_umi.engines.load import Speaker
 from alpha_umi.errors import UserError
 from alpha_umi.trajectory import Decision, Trajectory
@@ -27,10 +28,10 @@ from alpha_umi.transcript import Renderer, Role, caller_text, parse_planner
 _CONTEXT = 1 << 30  # of the transcript, which no model reads here
 _RETRIES = 5
 _NOTHING = ("", ".", ",")
-_NEXT = re.compile(r"Next:[ \t]*(caller|conclusion|give up)\b\.?", re.IGNORECASE)
+_NEXT = tuple(re.compile(rf"Next:[ \t]*({word})\b\.?", re.IGNORECASE) for word in ("give up", "conclusion", "caller"))
 
 
-class PaperEngine(Uncached):
+class PaperEngine(AsWritten):
     """Speaks with the paper's checkpoints; an `alpha_umi.engines.base.Engine`.
 
     Args:
@@ -54,12 +55,12 @@ class PaperEngine(Uncached):
         max_input: int = 3750,
         max_new_tokens: int = 512,
     ) -> None:
+        super().__init__()
         self.models = dict(models)
         self.renderer = renderer
         self.planner_speaker: Speaker = planner_speaker
         self.wording: Wording = wording
         self.max_input, self.max_new_tokens = max_input, max_new_tokens
-        self._written: dict[int, dict[str, str]] = {}  # a session's planner turns as written, by what was read of them
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
         """Generates one span a request; those of one role run together."""
@@ -74,11 +75,6 @@ class PaperEngine(Uncached):
             made |= dict(zip(mine, spans, strict=True))
         return [made[number] for number in range(len(requests))]
 
-    def forget(self, sessions: Iterable[int]) -> None:
-        """Forgets how the planner worded its turns."""
-        for session in sessions:
-            self._written.pop(session, None)
-
     def prompt(self, request: Request) -> str:
         """The text that the request's role is prompted with."""
         assert request.conversation is not None, "the paper's prompts are made of messages, not of tokens"
@@ -87,7 +83,7 @@ class PaperEngine(Uncached):
     def _prompt(self, role: Role, session: int, so_far: Conversation) -> str:
         trajectory = one_call_a_step(Trajectory(tuple(so_far.tools), tuple(so_far.messages)))
         record = alpha_umi.as_record(trajectory)
-        written = self._written.get(session, {})
+        written = self.written(session)
         turns: list[tuple[str, str]] = []
         for turn in record["conversations"]:
             text: str = turn["value"]
@@ -116,10 +112,10 @@ class PaperEngine(Uncached):
         return self.models[role].continuations(prompts, sampling, self.max_input, self.max_new_tokens, attempt)
 
     def _generation(self, role: Role, request: Request, made: Continuation) -> Generation:
-        text = made.text
+        text = made.text.strip().removeprefix(": ")
         if role == "planner":
             text, written = our_planner(text)
-            self._written.setdefault(request.session, {})[paper_planner(text)] = written
+            self.keep(request.session, paper_planner(text), written)
         elif role == "caller":
             text = caller_text([alpha_umi.read_call(text, "call_0")[0]])
         return Generation((*self.renderer.encode(text), self.renderer.markers.end), made.ended, made.read)
@@ -133,7 +129,8 @@ def paper_planner(text: str) -> str:
 
 def our_planner(text: str) -> tuple[str, str]:
     """A planner's text as a span of our transcript, and as it goes into the history: cut after its decision."""
-    found = _NEXT.search(text)
+    text = "none" if text.strip() in _NOTHING else text
+    found = next(filter(None, (marker.search(text) for marker in _NEXT)), None)
     if found is None:
         return f"{text}\nNext: {Decision.CALL.value}", text + alpha_umi.MARKERS[Decision.CALL]
     decision = alpha_umi.DECISIONS[found[1].lower()]

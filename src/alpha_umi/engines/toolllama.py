@@ -16,7 +16,7 @@ As in ToolBench's inference: at most 512 new tokens up to ``</s>``, and prompts 
   ``max_position_embeddings`` 8192 and ``rope_parameters``
   ``{"rope_type": "linear", "factor": F, "rope_theta": 10000.0}``, F being 4 for a model made of LLaMA (2,048 positions)
   and 2 for one made of LLaMA-2 (4,096).
-* The system turn names no collections: the conversation doesn't carry their descriptions.
+* The system turn's list of collections has their functions' descriptions: the conversation doesn't carry their own.
 
 The transcript's tokens are book-keeping only; nothing is cached between requests.
 """
@@ -30,8 +30,8 @@ from alpha_umi.data import toolllama
 from alpha_umi.data.function_chains import FINISH, finish
 from alpha_umi.data.paper_prompts import END
 from alpha_umi.data.paper_rows import one_call_a_step
-from alpha_umi.engines.base import Generation, Request, Sampling, Uncached
-from alpha_umi.engines.checkpoint import Checkpoint, Continuation
+from alpha_umi.engines.base import Generation, Request, Sampling
+from alpha_umi.engines.checkpoint import AsWritten, Checkpoint, Continuation
 from alpha_umi.trajectory import AssistantMessage, Message, SystemMessage, Tool, ToolCall, Trajectory, UserMessage
 from alpha_umi.transcript import Renderer, parse_single, single_text, unmarked
 
@@ -42,7 +42,7 @@ _OPENING = "Assistant:\n"
 _ACTION = re.compile(r"^Action:[ \t]*([^\n]*)\nAction Input:", re.MULTILINE)
 
 
-class ToolLlamaEngine(Uncached):
+class ToolLlamaEngine(AsWritten):
     """Speaks with one ToolLLaMA-style checkpoint; an `alpha_umi.engines.base.Engine` with the one voice ``assistant``.
 
     Args:
@@ -55,12 +55,12 @@ class ToolLlamaEngine(Uncached):
 
     def __init__(self, checkpoint: Checkpoint, renderer: Renderer, max_new_tokens: int = 512) -> None:
         assert renderer.voices == "single", "ToolLLaMA has one voice"
+        super().__init__()
         self.checkpoint = checkpoint
         self.renderer = renderer
         self.max_new_tokens = max_new_tokens
         window = min(_WINDOW, getattr(checkpoint.model.config, "max_position_embeddings", _WINDOW))
         self.max_input = max(window - max_new_tokens - _SPARE, 1)
-        self._written: dict[int, dict[str, str]] = {}  # a session's turns as written, by what was read of them
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
         """Generates one span a request."""
@@ -68,15 +68,10 @@ class ToolLlamaEngine(Uncached):
         made = self.checkpoint.continuations(prompts, sampling, self.max_input, self.max_new_tokens)
         return [self._generation(*one) for one in zip(requests, made, strict=True)]
 
-    def forget(self, sessions: Iterable[int]) -> None:
-        """Forgets how the model worded its turns."""
-        for session in sessions:
-            self._written.pop(session, None)
-
     def prompt(self, request: Request) -> str:
         """The text that the model is prompted with."""
         assert request.conversation is not None, "ToolLLaMA's prompts are made of messages, not of tokens"
-        written = self._written.get(request.session, {})
+        written = self.written(request.session)
         turns = _turns(request.conversation.tools, request.conversation.messages)
         return "".join(_item(speaker, text, written) for speaker, text in turns) + _OPENING
 
@@ -84,7 +79,7 @@ class ToolLlamaEngine(Uncached):
         text = single_voice(made.text)
         _, _, *said = _turns((), (UserMessage(""), parse_single(text)))
         if len(said) == 1:
-            self._written.setdefault(request.session, {})[said[0][1]] = f"\n{made.text.strip()}"
+            self.keep(request.session, said[0][1], f"\n{made.text.strip()}")
         return Generation((*self.renderer.encode(text), self.renderer.markers.end), made.ended, made.read)
 
 
