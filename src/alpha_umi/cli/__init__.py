@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from alpha_umi.cli import agent, bench, comparing, data, evaluation, judging, programs, serving, tools, training
+from alpha_umi.cli import agent, bench, comparing, data, evaluation, judging, programs, serving, studies, tools, training
 from alpha_umi.cli.options import terminal
 from alpha_umi.errors import UserError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 for verb in (training.quickstart, training.train, training.export, agent.run, agent.chat, serving.serve, serving.proxy):
     app.command()(verb)
 app.command("tools")(tools.list_tools)
+app.command()(studies.reproduce)
 evaluation.app.command("compare")(comparing.compare_evaluations)
 evaluation.app.add_typer(judging.app, name="judge")
 data.app.command("run-programs")(programs.run_programs)

@@ -1,4 +1,4 @@
-"""`umi data convert | formats | inspect | stats | check | split`."""
+"""`umi data convert | from-records | formats | inspect | stats | check | split`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from alpha_umi.cli.options import terminal
 from alpha_umi.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
@@ -47,18 +48,61 @@ def convert(
         )
     if as_json:
         typer.echo(json.dumps({
-            "format": summary.from_format, "read": summary.read, "converted": summary.converted,
-            "written": summary.written, "rejected": dict(summary.rejected),
+            "format": summary.from_format, "elements": summary.elements, "read": summary.read,
+            "converted": summary.converted, "written": summary.written, "rejected": dict(summary.rejected),
+        }))  # fmt: skip
+    else:
+        console = terminal()
+        console.print(f"{summary.sentence()}: {out}", highlight=False)
+        _print_rejected(console, summary.rejected, summary.rejected_path)
+    if summary.read and not summary.converted:
+        raise UserError(
+            f"{src}: not one of {summary.read} records could be converted ({next(iter(summary.rejected))}); they are "
+            f"in {summary.rejected_path}. Is it really {summary.from_format}? --from names another format."
+        )
+
+
+@app.command("from-records")
+def from_records(
+    src: Annotated[Path, typer.Argument(help="The folder that `umi proxy --record` wrote to.")],
+    out: Annotated[Path, typer.Option(help="The file of trajectories to write: JSONL.")],
+    rationale: Annotated[str, typer.Option(help="keep | drop | rule: write missing rationales by rule.")] = "keep",
+    each: Annotated[bool, typer.Option("--list", help="Print a line for each conversation: who answered it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary, and the list, as lines of JSON.")] = False,
+) -> None:
+    """Make trajectories of what a proxy recorded, one a conversation; the rest goes to OUT.rejected.jsonl."""
+    from alpha_umi.data.rationales import rationales
+    from alpha_umi.display import bars
+    from alpha_umi.proxy.from_records import Conversation, convert_records
+
+    def tell(one: Conversation) -> None:
+        if as_json:
+            typer.echo(json.dumps(vars(one)))
+        else:
+            used = one.usage.get("total_tokens", "an unknown number of")
+            typer.echo(f"{one.id} {', '.join(one.models)}: {one.turns} turns, {one.calls} calls, {used} tokens")
+
+    change = rationales(rationale)
+    with bars(terminal(stderr=True)) as shown:
+        done = convert_records(
+            src, out, change=change, on_progress=lambda read: shown.count("records", read),
+            on_conversation=tell if each else None,
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({
+            "records": done.records, "trajectories": done.trajectories, "rejected": dict(done.rejected),
         }))  # fmt: skip
         return
     console = terminal()
-    console.print(
-        f"{summary.converted} of {summary.read} records converted ({summary.from_format}): {out}", highlight=False
-    )
-    for reason, count in summary.rejected.items():
+    console.print(f"{done.trajectories} trajectories of {done.records} recorded exchanges: {out}", highlight=False)
+    _print_rejected(console, done.rejected, done.rejected_path)
+
+
+def _print_rejected(console: Console, rejected: Mapping[str, int], path: Path | None) -> None:
+    for reason, count in rejected.items():
         console.print(f"  rejected {count}: {reason}", highlight=False, markup=False)
-    if summary.rejected_path is not None:
-        console.print(f"  they are in {summary.rejected_path}", highlight=False, markup=False)
+    if path is not None:
+        console.print(f"  they are in {path}", highlight=False, markup=False)
 
 
 @app.command()
@@ -89,6 +133,10 @@ def inspect(
             "If none is named, those of the first three, in the order of the steps.",
         ),
     ] = None,
+    wording: Annotated[
+        str | None,
+        typer.Option(help="Of `--renderer paper`: toolbench | toolalpaca (if none is named, what --model says)."),
+    ] = None,
 ) -> None:
     """Show a trajectory as the model sees it: tokens coloured by role, underlined where they are in the loss."""
     import itertools
@@ -98,12 +146,14 @@ def inspect(
 
     if renderer_name not in ("transcript", "paper"):
         raise UserError(f"unknown renderer {renderer_name!r}; known are transcript and paper")
+    if renderer_name == "transcript" and wording is not None:
+        raise UserError(f"--wording {wording}: only the paper's prompts have wordings; add --renderer paper")
     trajectory = next(itertools.islice(read_jsonl(file), index, None), None)
     if trajectory is None:
         count = sum(1 for _ in read_jsonl(file))
         raise UserError(f"{file} has no trajectory {index}; there are {count}, the first is 0")
     if renderer_name == "paper":
-        view, lengths = _rows_shown(trajectory, role, model)
+        view, lengths = _rows_shown(trajectory, role, model, wording)
     else:
         view, lengths = _transcript_shown(trajectory, model, observation_tokens)
     console = terminal()
@@ -125,17 +175,22 @@ def _transcript_shown(trajectory: Trajectory, model: Path | None, observation_to
     return transcript_view(transcript, renderer.show), transcript_lengths(transcript)
 
 
-def _rows_shown(trajectory: Trajectory, role: str | None, model: Path | None) -> tuple[Text, Table]:
+def _rows_shown(
+    trajectory: Trajectory, role: str | None, model: Path | None, wording: str | None
+) -> tuple[Text, Table]:
     """The paper's rows of a role, or of all three."""
     from alpha_umi.data import Options
     from alpha_umi.data.paper_rows import rows
     from alpha_umi.display import rows_lengths, rows_view
+    from alpha_umi.engines.load import read_paper_run
     from alpha_umi.transcript import ROLES
 
+    described = None if model is None else read_paper_run(model)
+    usual = "toolbench" if described is None else described.wording
     found = [
         (len(row["history"]), name, row)
         for name in ([role] if role is not None else ROLES)
-        for row in rows([trajectory], Options.of(role=name))
+        for row in rows([trajectory], Options.of(role=name, wording=usual if wording is None else wording))
     ]
     tokenizers = _tokenizers(model, sorted({name for _, name, _ in found}))
     shown = [_token_row(tokenizers[name], name, row) for _, name, row in sorted(found, key=lambda one: one[0])]
