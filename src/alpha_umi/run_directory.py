@@ -12,6 +12,7 @@ README.md         the model card
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 BACKBONE = "backbone"
 _INFO = "run.json"
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _T = TypeVar("_T")
 
 
@@ -274,6 +276,7 @@ def _from_pretrained(name: str, load: Callable[[], _T]) -> _T:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    _refuse_missing_directory(name)
     try:
         return load()
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -281,6 +284,16 @@ def _from_pretrained(name: str, load: Callable[[], _T]) -> _T:
         raise UserError(
             f"no model can be loaded from {name!r}: give a directory with safetensors or a hub id ({first})"
         ) from error
+
+
+def _refuse_missing_directory(name: str) -> None:
+    """Says at once, without asking the hub, that a name which must be a directory's names none."""
+    path = Path(name)
+    hub_id = _HUB_ID.fullmatch(name) and not ("/" in name and path.parent.is_dir())
+    if not path.is_dir() and not hub_id:
+        raise UserError(
+            f"no model can be loaded from {name!r}: there is no such directory, and a hub id is NAME or OWNER/NAME"
+        )
 
 
 def save_model(

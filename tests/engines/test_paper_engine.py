@@ -194,9 +194,16 @@ def test_half_a_choice_of_models_is_refused(options: dict[str, Any], said: str):
 
 @pytest.mark.parametrize("name", ["./runs/typo", "/nowhere/at/all", "runs/paper/planner", "~/planner"])
 def test_a_directory_that_is_not_there_is_refused_without_asking_the_hub(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("alpha_umi.run_directory.load_model", lambda name: pytest.fail("it was asked for"))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("asked for"))
     with pytest.raises(UserError, match="there is no such directory, and a hub id is NAME or OWNER/NAME"):
         load_checkpoint(name, torch.float32, torch.device("cpu"))
+
+
+def test_a_name_below_a_directory_that_is_there_is_no_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="runs/typo': there is no such directory"):
+        load_checkpoint("runs/typo", torch.float32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "shenwzh3/alpha-umi-planner-7b", "ToolBench/ToolLLaMA-2-7b-v2", "a/b_c.d"])

@@ -6,21 +6,17 @@ from the left; a special token that is written out in a prompt becomes that toke
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from alpha_umi.engines.base import Ending, Sampling, Uncached
-from alpha_umi.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH = 8
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 class AsWritten(Uncached):
@@ -127,12 +123,8 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: torch.device) -> Chec
     """Loads a checkpoint by directory or hub id.
 
     Raises:
-        UserError: It can't be loaded; at once, without asking the hub, where the name can only be a directory's.
+        UserError: It can't be loaded.
     """
-    if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
-        raise UserError(
-            f"no model can be loaded from {name!r}: there is no such directory, and a hub id is NAME or OWNER/NAME"
-        )
     import torch
 
     from alpha_umi.run_directory import load_bare_tokenizer, load_model
