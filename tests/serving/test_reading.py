@@ -30,3 +30,8 @@ def test_a_clients_tools_are_worded_as_those_of_any_other_source():
 def test_a_tool_may_have_neither_a_description_nor_parameters():
     (tool,) = tools_of({"name": "now"})
     assert (tool.name, tool.parameters) == ("now", {"type": "object"})
+
+
+def test_a_tool_may_say_what_it_returns_as_the_tools_of_bfcl_do():
+    response = {"type": "dict", "properties": {"degrees": {"type": "float", "description": "In Celsius."}}}
+    assert tools_of({**FUNCTION, "response": response}) == tools_of(FUNCTION)
