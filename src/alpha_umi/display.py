@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from alpha_umi.tools.text import stripped
 from alpha_umi.transcript import IGNORED, Transcript
 
 if TYPE_CHECKING:
@@ -120,16 +122,49 @@ def pretraining_bars(shown: _Bars) -> Callable[[StepReport], None]:
 
 
 def agent_display(console: Console) -> Callable[[Event], None]:
-    """Prints an agent's run as it happens, each role in its colour."""
+    """Prints an agent's run as it happens, each role in its colour; on a terminal, spans as they are written."""
+    growing = _Growing(console)
 
     def on_event(event: Event) -> None:
+        if event.kind == "writing":
+            growing.show(event.voice or "assistant", event.text)
+            return
+        growing.end()
         speaker = _SPEAKERS[event.kind]
         text = event.text if len(event.text) <= _LONGEST else event.text[:_LONGEST] + " …"
         if event.kind == "decision":
             text = f"→ {text}"
-        console.print(Text.assemble((f"{speaker:>10}  ", f"bold {COLORS[speaker]}"), (text, COLORS[speaker])))
+        console.print(_said(speaker, text))
 
     return on_event
+
+
+def _said(speaker: str, text: str) -> Text:
+    return Text.assemble((f"{speaker:>10}  ", f"bold {COLORS[speaker]}"), (text, COLORS[speaker]))
+
+
+class _Growing:
+    """The span that is being written, below what has been said; it goes when it is complete. Only on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def show(self, speaker: str, text: str) -> None:
+        if not self._console.is_terminal:
+            return
+        if self._live is None:
+            self._live = Live(
+                console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
+            self._live.start()
+            self._console.show_cursor(True)  # whatever ends the run, the cursor is there
+        self._live.update(_said(speaker, stripped(text)), refresh=True)
+
+    def end(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
 
 def transcript_view(transcript: Transcript, decode: Callable[[list[int]], str]) -> Text:

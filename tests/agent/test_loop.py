@@ -137,6 +137,14 @@ def test_the_same_call_for_ever_ends_at_the_step_limit() -> None:
     assert outcome.answer is None
 
 
+def test_more_calls_than_a_run_may_make_end_it_and_are_not_made() -> None:
+    many = "\n".join([CALL % "a"] * 3)
+    outcome = run({"planner": [FIRST], "caller": [many]}, limits=Limits(calls=7))
+    assert (outcome.stop_reason, len(outcome.calls)) == (StopReason.CALL_LIMIT, 9)
+    assert [call.error for call in outcome.calls] == [None] * 6 + ["not_run"] * 3
+    assert "call_limit" in observations(outcome)[-1]
+
+
 def test_a_model_that_never_ends_a_span_ends_within_the_token_limit() -> None:
     outcome = run({"planner": ["and " * 9999], "caller": ["so " * 9999]}, limits=Limits(tokens=1000))
     assert outcome.stop_reason is StopReason.TOKEN_LIMIT

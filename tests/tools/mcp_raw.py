@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ READS, IDEMPOTENT = {"readOnlyHint": True}, {"idempotentHint": True}
 HINTS: Mapping[str, Mapping[str, bool]] = {
     "echo": READS, "hang": READS, "once": IDEMPOTENT, "always": {"destructiveHint": False},
     **dict.fromkeys(("noise", "not_text", "deep", "huge", "nonsense", "flood", "large", "role", "child"), READS),
-    **dict.fromkeys(("asks", "stops_listening", "environment", "number"), READS),
+    **dict.fromkeys(("asks", "stops_listening", "environment", "number", "drip"), READS),
 }  # fmt: skip
 
 
@@ -66,6 +67,14 @@ def nonsense(number: Any, arguments: Mapping[str, Any]) -> None:
     answer(number, "after all")
 
 
+def drip(number: Any, arguments: Mapping[str, Any]) -> None:
+    """A line that never ends."""
+    while True:
+        sys.stdout.buffer.write(b".")
+        sys.stdout.buffer.flush()
+        time.sleep(0.01)
+
+
 ACTIONS: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "echo": lambda number, arguments: answer(number, arguments["text"]),
     "hang": lambda number, arguments: threading.Event().wait(),
@@ -89,6 +98,7 @@ ACTIONS: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "stops_listening": lambda number, arguments: (os.close(0), threading.Event().wait()),
     "environment": lambda number, arguments: answer(number, json.dumps(dict(os.environ))),
     "number": lambda number, arguments: answer(number, "3", structuredContent={"value": 3}),
+    "drip": drip,
 }
 
 

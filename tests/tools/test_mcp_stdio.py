@@ -80,7 +80,7 @@ def test_whatever_a_server_does_there_is_an_observation_and_the_next_call_is_mad
     assert second == HERE
 
 
-@pytest.mark.parametrize("name", ["hang", "stops_listening"])
+@pytest.mark.parametrize("name", ["hang", "stops_listening", "drip"])
 def test_a_process_that_does_not_answer_after_a_call_was_stopped_is_started_anew(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_all_pages_of_the_list_are_read_and_hints_become_marks() -> None:
         return [tool.name for tool in source.tools], source.writes, source.in_order
 
     names, writes, in_order = on_server(work)
-    assert (len(names), names[0], names[-1]) == (17, "echo", "number")
+    assert (len(names), names[0], names[-1]) == (18, "echo", "drip")
     assert writes == in_order == {"once", "always"}
 
 

@@ -27,7 +27,7 @@ from alpha_umi.validation import check_call
 
 Check = Callable[[Any, Path], None]
 IN_ALL = 100_000
-IN_SHORT = 2_000
+IN_SHORT = 800
 
 PARAMETERS = {
     "type": "object",

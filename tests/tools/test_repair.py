@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_umi.errors import ToolError
@@ -196,7 +196,6 @@ _PIECES = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(_PIECES, max_size=30).map("".join) | st.text(max_size=60))
 def test_whatever_a_model_writes_there_are_calls_that_fit_or_complaints(text: str) -> None:
     for call in parse_calls(text):

@@ -41,7 +41,7 @@ class BestOfN:
     def limits(self) -> Limits:
         """What one path may take, n times."""
         one = Limits()
-        return Limits(seconds=self.n * one.seconds, tokens=self.n * one.tokens)
+        return Limits(calls=self.n * one.calls, seconds=self.n * one.seconds, tokens=self.n * one.tokens)
 
     def search(self, run: Run) -> Steps:
         """Takes the paths one after another; the run ends where the best one did."""

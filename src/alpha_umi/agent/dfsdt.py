@@ -65,7 +65,7 @@ class Dfsdt:
     def limits(self) -> Limits:
         """Five times what one path may take."""
         one = Limits()
-        return Limits(seconds=5 * one.seconds, tokens=5 * one.tokens)
+        return Limits(calls=5 * one.calls, seconds=5 * one.seconds, tokens=5 * one.tokens)
 
     def search(self, run: Run) -> Steps:
         """Searches; the run ends at the first answer, else at the first place where the planner gave up."""

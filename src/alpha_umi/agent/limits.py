@@ -24,6 +24,8 @@ class StopReason(StrEnum):
     """The caller has called tools that have no executor here: whoever runs the agent makes these calls."""
     STEP_LIMIT = "step_limit"
     """The planner has decided as often as it may on one path."""
+    CALL_LIMIT = "call_limit"
+    """The caller wants more calls than the run may make; those of its last turn were not made."""
     TIME_LIMIT = "time_limit"
     """The time is over; a span that is being generated is not interrupted."""
     TOKEN_LIMIT = "token_limit"
@@ -44,6 +46,7 @@ class Limits:
 
     Attributes:
         steps: Planner decisions on one path; how many there may be on all branches together, a strategy says.
+        calls: Tool calls, on all branches together.
         seconds: Wall-clock time, that of other episodes in the same batch included; checked between spans.
         tokens: Tokens that the models write, on all branches together.
         tool_timeout: Seconds one tool call may take.
@@ -53,6 +56,7 @@ class Limits:
     """
 
     steps: int = 12
+    calls: int = 200
     seconds: float = 120.0
     tokens: int = 8192
     tool_timeout: float = 30.0
@@ -61,7 +65,7 @@ class Limits:
     least_new_tokens: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seconds", "tokens", "tool_timeout", "tool_bytes", "least_new_tokens"):
+        for name in ("steps", "calls", "seconds", "tokens", "tool_timeout", "tool_bytes", "least_new_tokens"):
             if not getattr(self, name) > 0:
                 raise UserError(f"the limit {name} is {getattr(self, name)}; it must be above 0")
         for voice in MAX_NEW_TOKENS:

@@ -10,18 +10,27 @@ from typing import Any, Literal
 from alpha_umi.agent.limits import StopReason
 from alpha_umi.tools.execute import ReadyCall
 from alpha_umi.trajectory import ToolCall, Trajectory
-from alpha_umi.transcript import Transcript
+from alpha_umi.transcript import Transcript, Voice
 
-EventKind = Literal["rationale", "decision", "call", "observation", "answer", "refusal", "branch", "stop"]
+EventKind = Literal["writing", "rationale", "decision", "call", "observation", "answer", "refusal", "branch", "stop"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened in an episode: for a live display."""
+    """Something happened in an episode: for a live display.
+
+    Attributes:
+        kind: ``writing`` comes with every token of a span, if the engine has them one by one; the others when something
+            is complete.
+        text: What was said; of a span that is being written, all there is of it.
+        session: Of the episode.
+        voice: Who is writing.
+    """
 
     kind: EventKind
     text: str
     session: int
+    voice: Voice | None = None
 
 
 OnEvent = Callable[[Event], None]

@@ -17,7 +17,7 @@ from alpha_umi.agent.limits import Limits, StopReason
 from alpha_umi.agent.outcome import Event, EventKind, MadeCall, OnEvent
 from alpha_umi.agent.steps import Place, Speak, Step, UseTools, Variation, Wish, signature_of
 from alpha_umi.agent.trace import Trace
-from alpha_umi.engines.base import Conversation, Ending, Generation, Request, Sampling
+from alpha_umi.engines.base import Conversation, Ending, Generation, Listener, Request, Sampling
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools import Observation
 from alpha_umi.tools.base import restore, reversible_tools, snapshot, writing_tools
@@ -193,17 +193,33 @@ class Run:
             return StopReason.CONTEXT_LIMIT, ""
         most = min(self.limits.span(voice), self.limits.tokens - self.generated)
         so_far = Conversation(self.episode.tools or (), messages, planner_text)
-        request = Request(self.episode.session, voice, ids, most, so_far)
+        request = Request(self.episode.session, voice, ids, most, so_far, listener=self._listener(voice))
         made: Generation = yield Speak(request, self._variation.sampling(self._sampling))
         if made.ended is Ending.CONTEXT:
             return StopReason.CONTEXT_LIMIT, ""
         self.prefill += made.prefill_tokens
         self.generated += len(made.ids)
+        if made.ended is Ending.STOPPED and self._over() is StopReason.CANCELLED:
+            return StopReason.CANCELLED, ""
         self.cut += not made.finished
         if voice in ("planner", "assistant"):
             self._score(made)
         self.transcript.append(self._renderer.written(voice, made.ids), len(self.episode.messages))
         return None, self._renderer.decode(made.ids)
+
+    def _listener(self, voice: Voice) -> Listener | None:
+        """Tells whoever watches how a span grows, and ends it where whoever started the run has stopped it."""
+        if self._on_event is None and self.cancelled is None:
+            return None
+        heard: list[int] = []
+
+        def listen(tokens: Sequence[int]) -> bool:
+            heard.extend(tokens)
+            if self._on_event is not None:
+                self._on_event(Event("writing", self._renderer.decode(heard), self.episode.session, voice))
+            return self.cancelled is not None and self.cancelled()
+
+        return listen
 
     def _read(self) -> tuple[tuple[int, ...], tuple[Message, ...]]:
         """What a voice reads, as tokens and as messages: the conversation, with the hint where this step began."""
@@ -248,14 +264,16 @@ class Run:
         signature = signature_of(turn.tool_calls)
         if signature in self._variation.tried:
             return Step(None, signature, repeated=True)
-        reason = self._over()
+        too_many = len(self.calls) + len(turn.tool_calls) > self.limits.calls
+        reason = StopReason.CALL_LIMIT if too_many else self._over()
         if reason is None or reason is StopReason.TOKEN_LIMIT:
             seconds = max(self._left(), 0.001)
             observations: Sequence[Observation] = yield UseTools(turn.tool_calls, self.limits.tool_timeout, seconds)
         else:
             stopped = ToolError("not_run", f"the run was stopped ({reason.value}) before the call was made")
             observations = [Observation.failure(stopped)] * len(turn.tool_calls)
-        return Step(self._observe(turn.tool_calls, observations), signature)
+        handed_out = self._observe(turn.tool_calls, observations)
+        return Step(StopReason.CALL_LIMIT if too_many else handed_out, signature)
 
     def _observe(self, calls: Sequence[ToolCall], observations: Sequence[Observation]) -> StopReason | None:
         answered = list(zip(calls, observations, strict=True))

@@ -16,7 +16,7 @@ from alpha_umi.agent.run import Run
 from alpha_umi.agent.steps import Place, Steps
 
 AT_ONCE = frozenset({
-    StopReason.TIME_LIMIT, StopReason.TOKEN_LIMIT, StopReason.CANCELLED, StopReason.CLIENT_CALLS
+    StopReason.CALL_LIMIT, StopReason.TIME_LIMIT, StopReason.TOKEN_LIMIT, StopReason.CANCELLED, StopReason.CLIENT_CALLS
 })  # fmt: skip
 """What ends a run on whatever branch it happens; anything else ends the path alone."""
 

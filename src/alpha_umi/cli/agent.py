@@ -14,26 +14,14 @@ import typer
 
 from alpha_umi import compute
 from alpha_umi.cli.options import (
+    ApiOptions,
     Approve,
-    Auth,
-    BaseUrl,
-    Caller,
-    Constrain,
-    EngineFile,
-    Model,
-    Only,
-    Planner,
-    ReadMore,
-    RendererName,
-    Retrieve,
-    Retriever,
+    ModelOptions,
+    ShownOptions,
     StrategyText,
-    Summarizer,
-    Tag,
     Temperature,
     Tools,
-    Variant,
-    WordingName,
+    spread,
     strategy_for,
     terminal,
 )
@@ -103,27 +91,16 @@ def _approval(policy: str) -> Approval:
     return Approval.of(policy, ask if sys.stdin.isatty() else None)
 
 
+@spread
 def run(
     query: Annotated[str, typer.Argument(help="What the agent is to do.")],
     tools: Tools,
-    model: Model = None,
-    variant: Variant = None,
-    planner: Planner = None,
-    caller: Caller = None,
-    summarizer: Summarizer = None,
-    renderer: RendererName = None,
-    wording: WordingName = None,
-    engine_file: EngineFile = None,
-    constrain: Constrain = True,
+    *,
+    speaking: ModelOptions,
     strategy: StrategyText = "react",
     temperature: Temperature = None,
-    retrieve: Retrieve = None,
-    retriever: Retriever = "bm25",
-    read_more: ReadMore = None,
-    only: Only = None,
-    tag: Tag = None,
-    auth: Auth = None,
-    base_url: BaseUrl = None,
+    shown: ShownOptions,
+    api: ApiOptions,
     approve: Approve = "writes",
     trace: Annotated[Path | None, typer.Option(help="Write every step there as it is taken (JSONL).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object.")] = False,
@@ -131,22 +108,19 @@ def run(
     """Solve one query; the planner's rationale, the calls, the replies and the answer are shown as they come."""
     from alpha_umi.agent import open_trace, run_one
     from alpha_umi.display import agent_display
-    from alpha_umi.engines.load import chosen_source, open_engine
-    from alpha_umi.tools import OpenApiOptions, open_tools
+    from alpha_umi.tools import open_tools
 
     if not query.strip():
         raise UserError("the query is empty: say what the agent is to do")
-    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file, wording=wording)
+    source = speaking.source()
     chosen = strategy_for(strategy, source, temperature)
     approval = _approval(approve)
-    best = _choice(retrieve, retriever)
-    options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
+    best = _choice(shown.retrieve, shown.retriever)
     compute.use_all_cores()
     console = terminal()
     with (
-        open_trace(trace) as written, open_tools(tools, query, options) as opened,
-        open_engine(source, constrain=constrain, variant=variant) as engine,
-        _readable(opened.source, engine, read_more) as readable,
+        open_trace(trace) as written, open_tools(tools, query, api.options()) as opened,
+        speaking.open(source) as engine, _readable(opened.source, engine, shown.read_more) as readable,
     ):  # fmt: skip
         show_left_out(opened.source.left_out)
         outcome = run_one(
@@ -158,46 +132,33 @@ def run(
         typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False))
 
 
+@spread
 def chat(
     tools: Tools,
-    model: Model = None,
-    variant: Variant = None,
-    planner: Planner = None,
-    caller: Caller = None,
-    summarizer: Summarizer = None,
-    renderer: RendererName = None,
-    wording: WordingName = None,
-    engine_file: EngineFile = None,
-    constrain: Constrain = True,
+    *,
+    speaking: ModelOptions,
     strategy: StrategyText = "react",
     temperature: Temperature = None,
-    retrieve: Retrieve = None,
-    retriever: Retriever = "bm25",
-    read_more: ReadMore = None,
-    only: Only = None,
-    tag: Tag = None,
-    auth: Auth = None,
-    base_url: BaseUrl = None,
+    shown: ShownOptions,
+    api: ApiOptions,
     approve: Approve = "writes",
 ) -> None:
     """Talk with the agent; an empty line or Ctrl-D ends it."""
-    from alpha_umi.engines.load import chosen_source, open_engine
-    from alpha_umi.tools import OpenApiOptions, open_tools
+    from alpha_umi.tools import open_tools
 
-    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file, wording=wording)
+    source = speaking.source()
     chosen = strategy_for(strategy, source, temperature)
     approval = _approval(approve)
-    best = _choice(retrieve, retriever)
-    options = OpenApiOptions(only or (), tag or (), base_url, auth or ())
+    best = _choice(shown.retrieve, shown.retriever)
     compute.use_all_cores()
     console = terminal()
-    with open_engine(source, constrain=constrain, variant=variant) as engine:
+    with speaking.open(source) as engine:
         query = _ask(console)
         told: dict[str, str] = {}
         while query is not None:
             with (
-                open_tools(tools, query, options) as opened,
-                _readable(opened.source, engine, read_more) as readable,
+                open_tools(tools, query, api.options()) as opened,
+                _readable(opened.source, engine, shown.read_more) as readable,
             ):
                 if opened.source.left_out != told:  # every conversation opens the sources anew
                     told = opened.source.left_out

@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alpha_umi import compute
+from alpha_umi.cli.bfcl import eval_bfcl
 from alpha_umi.cli.options import (
-    Caller,
     CompareUnconstrained,
-    Constrain,
-    EngineFile,
     Instructions,
-    Model,
-    Planner,
-    RendererName,
+    ModelOptions,
     Retriever,
-    Summarizer,
     Temperature,
-    Variant,
-    WordingName,
     print_tables,
+    spread,
     strategy_for,
     terminal,
 )
@@ -40,22 +34,17 @@ if TYPE_CHECKING:
     EvaluateLive = Callable[[Engine, Path | None, OnProgress, int, ChosenStrategy], dict[str, dict[str, Any]]]
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate a run: static metrics, live pass rate.")
+app.command("bfcl")(eval_bfcl)
 
 
 @app.command("static")
+@spread
 def eval_static(
+    *,
     data: Annotated[
         str | None, typer.Option(help="A JSONL file of trajectories, or `toolworld` for its six splits.")
     ] = None,
-    model: Model = None,
-    variant: Variant = None,
-    planner: Planner = None,
-    caller: Caller = None,
-    summarizer: Summarizer = None,
-    renderer: RendererName = None,
-    wording: WordingName = None,
-    engine_file: EngineFile = None,
-    constrain: Constrain = True,
+    speaking: ModelOptions,
     compare: CompareUnconstrained = False,
     planner_speaker: Annotated[
         str | None,
@@ -63,12 +52,13 @@ def eval_static(
     ] = None,
     predictions: Annotated[Path | None, typer.Option(help="Score a predictions file instead of a model.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    traces: Annotated[Path | None, typer.Option(help="Write every step's scores into this folder.")] = None,
     instructions: Instructions = None,
 ) -> None:
     """The five static metrics, by the paper's rules and by strict ones: gold history, one prediction a step."""
-    from alpha_umi.engines.load import PaperRun, chosen_source
+    from alpha_umi.engines.load import PaperRun
 
-    ways = _ways(constrain, compare)
+    ways = _ways(speaking.constrain, compare)
     if predictions is not None:
         if compare:
             raise UserError("--compare-unconstrained runs a model; what is in --predictions has been made one way")
@@ -76,15 +66,19 @@ def eval_static(
     elif data is None:
         raise UserError("give --model RUN (or --engine YAML) and --data FILE (or toolworld), or --predictions FILE")
     else:
-        source = chosen_source(model, planner, caller, summarizer, renderer, planner_speaker, engine_file, wording)
+        source = speaking.source(planner_speaker)
         if isinstance(source, PaperRun) and source.planner_speaker is None:
             source = source.model_copy(update={"planner_speaker": "planner"})
-        found = {way: _scored_model(source, data, instructions, held, variant) for way, held in ways.items()}
+        folders = {way: traces / way if traces is not None else None for way in ways}
+        found = {
+            way: _scored_model(source, data, instructions, held, speaking.variant, folders[way])
+            for way, held in ways.items()
+        }
     if json_out is not None:
         from alpha_umi.trajectory import write_json
 
         write_json(json_out, found if compare else found[""])
-    name = (model or predictions or engine_file or Path("paper's checkpoints")).name
+    name = predictions.name if predictions is not None else speaking.name
     print_tables({
         _titled(name, mode, way): {"static": {split: scores[mode] for split, scores in _splits(figures).items()}}
         for mode in ("paper", "strict")
@@ -116,10 +110,11 @@ def _scored_file(path: Path) -> dict[str, Any]:
 
 
 def _scored_model(
-    source: Source, data: str, instructions: int | None, constrain: bool, variant: str | None
+    source: Source, data: str, instructions: int | None, constrain: bool, variant: str | None, traces: Path | None
 ) -> dict[str, Any]:
     from alpha_umi.display import bars
     from alpha_umi.engines.load import open_engine
+    from alpha_umi.evaluation.kept_steps import scored_steps, write_steps
     from alpha_umi.evaluation.static import static_predictions
     from alpha_umi.evaluation.toolworld_suite import Suite, evaluate_static, static_scores
     from alpha_umi.trajectory import read_jsonl
@@ -128,25 +123,21 @@ def _scored_model(
     compute.use_all_cores()
     with bars(terminal(stderr=True)) as shown, open_engine(source, constrain=constrain, variant=variant) as engine:
         if data == "toolworld":
-            return {"splits": evaluate_static(engine, Suite.default(instructions), None, shown.update)}
+            return {"splits": evaluate_static(engine, Suite.default(instructions), traces, shown.update)}
         run = static_predictions(
             engine, trajectories[:instructions], on_progress=lambda done, total: shown.update("static", done, total)
         )
+    if traces is not None:
+        write_steps(traces / "static-all-steps.jsonl", scored_steps(run))
     return static_scores(run)
 
 
 @app.command("live")
+@spread
 def eval_live(
+    *,
     world: Annotated[str, typer.Option(help="Where the agent works: toolworld | gsm8k.")],
-    model: Model = None,
-    variant: Variant = None,
-    planner: Planner = None,
-    caller: Caller = None,
-    summarizer: Summarizer = None,
-    renderer: RendererName = None,
-    wording: WordingName = None,
-    engine_file: EngineFile = None,
-    constrain: Constrain = True,
+    speaking: ModelOptions,
     compare: CompareUnconstrained = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
     traces: Annotated[Path | None, typer.Option(help="Write episodes and failures into this folder.")] = None,
@@ -162,10 +153,9 @@ def eval_live(
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes at one time.")] = 64,
 ) -> None:
     """Run the agent on instructions whose tools answer; report pass rate and token cost of each split."""
-    from alpha_umi.engines.load import chosen_source
     from alpha_umi.trajectory import write_json
 
-    ways = _ways(constrain, compare)
+    ways = _ways(speaking.constrain, compare)
     if world == "toolworld" and data is None:
         evaluate = _toolworld(split, instructions, faulty)
     elif world == "gsm8k" and data is not None and not split and not faulty:
@@ -174,19 +164,20 @@ def eval_live(
         raise UserError(
             f"--world {world}: give toolworld (with --split, --faulty), or gsm8k and --data FILE (and neither of them)"
         )
-    source = chosen_source(model, planner, caller, summarizer, renderer, engine=engine_file, wording=wording)
+    source = speaking.source()
     chosen = {text: strategy_for(text, source, temperature) for text in strategy or ["react"]}
     compute.use_all_cores()
     found = {
-        way: _lived(evaluate, source, held, variant, traces / way if traces is not None else None, chosen, concurrency)
+        way: _lived(
+            evaluate, source, held, speaking.variant, traces / way if traces is not None else None, chosen, concurrency
+        )
         for way, held in ways.items()
     }
     if json_out is not None:
         figures = {way: {"strategies": one} if len(one) > 1 else one[next(iter(one))] for way, one in found.items()}
         write_json(json_out, figures if compare else figures[""])
-    name = (model or engine_file or Path("paper's checkpoints")).name
     print_tables({
-        _titled(name, "" if text == "react" else text, way): {"live": one["splits"]}
+        _titled(speaking.name, "" if text == "react" else text, way): {"live": one["splits"]}
         for way, strategies in found.items()
         for text, one in strategies.items()
     })  # fmt: skip

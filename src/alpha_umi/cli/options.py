@@ -1,9 +1,14 @@
-"""What several verbs share: options, the terminal, tables of figures."""
+"""What several verbs share: options, groups of them, the terminal, tables of figures."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -11,7 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alpha_umi.agent import ChosenStrategy
+    from alpha_umi.engines import Engine
     from alpha_umi.engines.load import Source
+    from alpha_umi.tools import OpenApiOptions
 
 Model = Annotated[Path | None, typer.Option("--model", help="A run directory.")]
 Variant = Annotated[
@@ -89,6 +96,90 @@ Instructions = Annotated[int | None, typer.Option(min=1, help="Instructions a sp
 
 
 _PAPER_TEMPERATURE = 0.5
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model speaks, and whether it is held to what is legal."""
+
+    model: Model = None
+    variant: Variant = None
+    planner: Planner = None
+    caller: Caller = None
+    summarizer: Summarizer = None
+    renderer: RendererName = None
+    wording: WordingName = None
+    engine_file: EngineFile = None
+    constrain: Constrain = True
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return (self.model or self.engine_file or Path("paper's checkpoints")).name
+
+    def source(self, planner_speaker: str | None = None) -> Source:
+        """What was named; `alpha_umi.engines.load.chosen_source`."""
+        from alpha_umi.engines.load import chosen_source
+
+        return chosen_source(
+            self.model, self.planner, self.caller, self.summarizer, self.renderer, planner_speaker, self.engine_file,
+            self.wording,
+        )  # fmt: skip
+
+    def open(self, source: Source) -> AbstractContextManager[Engine]:
+        """The engine of the source."""
+        from alpha_umi.engines.load import open_engine
+
+        return open_engine(source, constrain=self.constrain, variant=self.variant)
+
+
+@dataclass(frozen=True)
+class ShownOptions:
+    """What of its tools and their replies the agent is shown."""
+
+    retrieve: Retrieve = None
+    retriever: Retriever = "bm25"
+    read_more: ReadMore = None
+
+
+@dataclass(frozen=True)
+class ApiOptions:
+    """What holds for every OpenAPI document of the command."""
+
+    only: Only = None
+    tag: Tag = None
+    auth: Auth = None
+    base_url: BaseUrl = None
+
+    def options(self) -> OpenApiOptions:
+        """As `alpha_umi.tools.open_tools` takes them."""
+        from alpha_umi.tools import OpenApiOptions
+
+        return OpenApiOptions(self.only or (), self.tag or (), self.base_url, self.auth or ())
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of its groups one by one, as typer wants them; a group is a dataclass of options."""
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, type[Any]] = {
+        name: each.annotation for name, each in signature.parameters.items() if is_dataclass(each.annotation)
+    }
+
+    @wraps(command)
+    def taking_options(**given: Any) -> None:
+        made = {name: kind(**{one.name: given.pop(one.name) for one in fields(kind)}) for name, kind in groups.items()}
+        command(**given, **made)
+
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        parameters += _options(groups[name]) if name in groups else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+    taking_options.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    return taking_options
+
+
+def _options(group: type[Any]) -> list[inspect.Parameter]:
+    kind, hints = inspect.Parameter.KEYWORD_ONLY, get_type_hints(group, include_extras=True)
+    return [inspect.Parameter(one.name, kind, default=one.default, annotation=hints[one.name]) for one in fields(group)]
 
 
 def terminal(stderr: bool = False) -> Console:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alpha_umi.cli.options import Auth, BaseUrl, Only, Tag, terminal
+from alpha_umi.cli.options import ApiOptions, spread, terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,20 +18,19 @@ _FIRST = 3
 _REASON_BYTES = 300
 
 
+@spread
 def list_tools(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="As behind --tools of `umi run`.")],
     query: Annotated[str, typer.Option(help="What toolworld is asked: it offers the tools that fit.")] = "",
-    only: Only = None,
-    tag: Tag = None,
-    auth: Auth = None,
-    base_url: BaseUrl = None,
+    *,
+    api: ApiOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the tools of sources: name, what a call does, description; and what is left out, with the reason."""
-    from alpha_umi.tools import OpenApiOptions, open_tools
+    from alpha_umi.tools import open_tools
     from alpha_umi.trajectory import json_text
 
-    with open_tools(sources, query, OpenApiOptions(only or (), tag or (), base_url, auth or ())) as opened:
+    with open_tools(sources, query, api.options()) as opened:
         offered, left_out = _offered(opened.source), _readable(opened.source.left_out)
     if as_json:
         pairs = [{"name": name, "reason": reason} for name, reason in left_out.items()]

@@ -7,12 +7,11 @@ assistant    any text, then ``Call: `` and calls (if there are tools), ``Answer:
 summarizer   any text: no grammar
 ============ ======================================================================================================
 
-JSON is spelt as `json.dumps` spells it: ``", "`` and ``": "``, UTF-8 as it is, arguments in the order of the schema. An
-object that lists its properties and says nothing of others takes no others, at any depth, as
-`alpha_umi.validation` has it for the arguments as a whole. A schema that `llguidance` can't compile (``uniqueItems``,
-``not``, look-around, a ``oneOf`` whose branches may overlap) leaves the arguments of its tool free, any JSON object;
-`unconstrained` says of which tools, and why. Not held either: a key that an open object has twice, integers of
-thousands of digits, which Python won't read, and exponents like ``1e999``, which it reads as infinite.
+JSON is spelt as `json.dumps` spells it: ``", "`` and ``": "``, UTF-8 as it is, arguments in the order of the schema, as
+`alpha_umi.engines.schemas` adapts it. A schema that `llguidance` can't compile (``uniqueItems``, ``not``, look-around,
+a ``oneOf`` whose branches may overlap) leaves the arguments of its tool free, any JSON object; `unconstrained` says of
+which tools, and why. Not held either: a key that an open object has twice, and integers of thousands of digits, which
+Python won't read.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits
 
+from alpha_umi.engines.schemas import ANY_OBJECT, arguments_schema
 from alpha_umi.trajectory import Decision, Tool
 from alpha_umi.transcript import Voice
-from alpha_umi.validation import declared_parameters
 
 LIMITS = LLParserLimits(
     max_grammar_size=10_000, max_lexer_states=10_000, initial_lexer_fuel=200_000, step_lexer_fuel=50_000,
@@ -34,14 +33,11 @@ LIMITS = LLParserLimits(
 )  # fmt: skip
 """What a grammar may take: 0.3 MB as a rule, 15 MB at the very worst, milliseconds a token."""
 
-_LONGEST = 1 << 16
-_LARGEST_FACTOR = 10_000
+_REASON = 300
 _SPELLING = {
     "item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False,
     "json_allowed_escapes": 'nrbtf\\"',  # no \u: it could spell a declared name a second way
 }  # fmt: skip
-_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
-_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
 def grammar(voice: Voice, tools: Sequence[Tool]) -> str | None:
@@ -106,18 +102,22 @@ def _calls(tools: Sequence[Tool]) -> tuple[str, dict[str, str]]:
     reasons: dict[str, str] = {}
     for name, tool in named.items():
         try:
-            rules[name] = _json_rule(_arguments(tool))
+            rules[name] = json_rule(arguments_schema(tool))
         except ValueError as error:
             reasons[name] = str(error)
-    if _problem(_joined(named, rules)) is not None:
-        found = {name: _problem(_joined([name], rules)) for name in rules}
+    if _uncompiled(named, rules) is not None:
+        found = {name: _uncompiled([name], rules) for name in rules}
         reasons |= {name: reason for name, reason in found.items() if reason is not None}
         rules = {name: rule for name, rule in rules.items() if name not in reasons}
-        together = _problem(_joined(named, rules))
+        together = _uncompiled(named, rules)
         if together is not None:
             reasons |= dict.fromkeys(rules, f"too many tools at once: {together}")
             rules = {}
     return _joined(named, rules), reasons
+
+
+def _uncompiled(names: Collection[str], arguments: Mapping[str, str]) -> str | None:
+    return problem(f"start: calls\n{_joined(names, arguments)}")
 
 
 def _joined(names: Collection[str], arguments: Mapping[str, str]) -> str:
@@ -125,70 +125,19 @@ def _joined(names: Collection[str], arguments: Mapping[str, str]) -> str:
     for number, name in enumerate(names):
         head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
         lines.append(f'call_{number}: {json.dumps(head)} arguments_{number} "}}"')
-        lines.append(f"arguments_{number}: {arguments.get(name) or _json_rule(_ANY_OBJECT)}")
+        lines.append(f"arguments_{number}: {arguments.get(name) or json_rule(ANY_OBJECT)}")
     return "\n".join(lines)
 
 
-def _json_rule(schema: Mapping[str, Any]) -> str:
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """What JSON of a schema is in a grammar, spelt as everywhere here."""
     return "%json " + json.dumps({**schema, "x-guidance": _SPELLING})
 
 
-def _problem(calls: str) -> str | None:
-    """Why a grammar can't be compiled, in a line, or None."""
-    found, messages = LLMatcher.validate_grammar_with_warnings(f"start: calls\n{calls}", limits=LIMITS)
+def problem(text: str) -> str | None:
+    """Why a grammar can't be compiled within `LIMITS`, in a line; None if it can."""
+    found, messages = LLMatcher.validate_grammar_with_warnings(text, limits=LIMITS)
     if not found:
         return None
     text = messages[0].partition("\nerror: ")[2] or messages[0].partition("failed to compile JSON schema: ")[2]
-    return (text or messages[0]).partition("\n")[0]
-
-
-# ---- schemas --------------------------------------------------------------------------------------------------------
-
-_OPEN = {
-    "additionalProperties", "patternProperties", "unevaluatedProperties", "$ref", "$dynamicRef", "allOf", "anyOf",
-    "oneOf", "not", "if", "dependentSchemas",
-}  # fmt: skip
-"""An object with one of these declares properties elsewhere, or takes undeclared ones."""
-
-_ITEMS = ("items", "prefixItems", "additionalProperties")
-_COMBINED = ("anyOf", "oneOf", "allOf")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions")
-
-
-def _arguments(tool: Tool) -> dict[str, Any]:
-    """The tool's parameters as `llguidance` reads them, allowing no more than they did.
-
-    Raises:
-        ValueError: They had better not be compiled.
-    """
-    if len(tool.schema) > _LONGEST:
-        raise ValueError(f"the schema has {len(tool.schema)} characters; {_LONGEST} is the most")
-    try:
-        schema = _adapted(tool.parameters, True)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    closed = {} if declared_parameters(tool) is None else {"additionalProperties": False}
-    return {**schema, "type": "object", **closed}
-
-
-def _adapted(schema: Any, close: bool) -> Any:
-    """A schema without formats that nobody checks; objects that list their properties are closed, if wanted."""
-    if not isinstance(schema, dict):
-        return schema
-    factor = schema.get("multipleOf")
-    if isinstance(factor, int | float) and factor > _LARGEST_FACTOR:
-        raise ValueError(f"multipleOf {factor} is too large")
-    out: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in _NAMED and isinstance(value, dict):
-            # what is defined once may be used where closing it would say something else
-            inner = close and key == "properties"
-            out[key] = {name: _adapted(part, inner) for name, part in value.items()}
-        elif key in _ITEMS or key in _COMBINED:
-            inner = close and (key in _ITEMS or (key == "anyOf" and "properties" not in schema))
-            out[key] = [_adapted(part, inner) for part in value] if isinstance(value, list) else _adapted(value, inner)
-        elif key != "format" or value in _FORMATS:
-            out[key] = value
-    if close and "properties" in schema and not schema.keys() & _OPEN:
-        out["additionalProperties"] = False
-    return out
+    return (text or messages[0]).strip().partition("\n")[0][:_REASON]

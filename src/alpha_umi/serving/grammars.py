@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from alpha_umi.engines.grammars import grammar
+from alpha_umi.engines.grammars import grammar, json_rule
+from alpha_umi.engines.grammars import problem as grammar_problem
 from alpha_umi.trajectory import Decision, Tool
 from alpha_umi.transcript import Voice
-
-_SPELLING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
 
 def calling(voice: Voice, tools: Sequence[Tool], *, required: bool, single: bool) -> str | None:
@@ -49,15 +48,10 @@ def _start(voice: Voice, *, required: bool, single: bool) -> str | None:
 
 def answering(schema: Mapping[str, Any]) -> str:
     """The grammar of a summarizer's answer that is to be JSON of this schema."""
-    return "start: answer\nanswer: %json " + json.dumps({**schema, "x-guidance": _SPELLING})
+    return f"start: answer\nanswer: {json_rule(schema)}"
 
 
 @lru_cache(maxsize=256)
 def problem(text: str) -> str | None:
-    """Why a grammar can't be compiled within `alpha_umi.engines.grammars.LIMITS`, in a line; None if it can."""
-    from llguidance import LLMatcher
-
-    from alpha_umi.engines.grammars import LIMITS
-
-    found, messages = LLMatcher.validate_grammar_with_warnings(text, limits=LIMITS)
-    return messages[0].strip().rpartition("\n")[2][:300] if found else None
+    """Why a request's grammar can't be compiled, in a line; None if it can. Told once for each text."""
+    return grammar_problem(text)

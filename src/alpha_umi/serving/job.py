@@ -196,9 +196,19 @@ class Job:
     def _finish_reason(self, ended: Ending | None) -> FinishReason:
         if self.reason is StopReason.CLIENT_CALLS:
             return "tool_calls"
-        if self.reason is StopReason.GAVE_UP or (self.reason is StopReason.ANSWERED and ended is not Ending.LENGTH):
+        if self.reason is StopReason.GAVE_UP or (self.reason is StopReason.ANSWERED and not self._short(ended)):
             return "stop"
         return "length"
+
+    def _short(self, ended: Ending | None) -> bool:
+        """Whether the answer was cut before its end: where it is to be JSON, before that is complete."""
+        if self.asked.answer_grammar is None or ended is None:
+            return ended is Ending.LENGTH
+        try:
+            json.loads(self.reply.content or "")
+        except ValueError:
+            return True
+        return ended is Ending.LENGTH
 
     def _trace(self) -> list[dict[str, Any]] | None:
         if self.own_source is None:

@@ -122,11 +122,15 @@ class McpSource:
             await self.aclose()
             words = str(error) or f"it did not answer within {START_SECONDS:g} seconds"
             words = observable(self._hide(words), _REASON_BYTES)
-            raise UserError(f"--tools mcp:{self._hide(str(self._server))}: {words}") from error
+            raise UserError(
+                f"--tools mcp:{self._hide(str(self._server))}: {words}; see that it works by itself"
+            ) from error
         if not self._offered:
             await self.aclose()
             reason = next((f" that can be offered: {why}" for why in self.left_out.values()), "")
-            raise UserError(f"--tools mcp:{self._hide(str(self._server))}: the server has no tools{reason}")
+            raise UserError(
+                f"--tools mcp:{self._hide(str(self._server))}: the server has no tools{reason}; leave it out"
+            )
 
     async def _attempts(self, offered: McpTool, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
         for attempt in itertools.count():

@@ -142,7 +142,7 @@ async def _load(spec: str, resolve: Resolver) -> Document:
         finally:
             await client.aclose()
     except (ToolError, ValueError) as error:
-        raise UserError(f"{_shown(spec)} can't be read: {error}") from error
+        raise UserError(f"{_shown(spec)} can't be read: {error}; check the URL, and that its server runs") from error
     return parse_document(reply.text, _shown(spec), url)
 
 

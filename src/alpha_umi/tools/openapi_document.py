@@ -116,7 +116,8 @@ def _parse(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         line = f"line {mark.line + 1}: " if mark is not None else ""
-        raise UserError(f"{where} can't be read as JSON or YAML: {line}{problem.splitlines()[0][:200]}") from error
+        what = f"{line}{problem.splitlines()[0][:200]}"
+        raise UserError(f"{where} can't be read as JSON or YAML: {what}; correct it there") from error
 
 
 def _json_or_yaml(text: str) -> Any:

@@ -179,13 +179,16 @@ async def open_python_module(spec: str, seconds: float = IMPORT_SECONDS) -> Pyth
             started = await asyncio.wrap_future(worker.ready)
         if "error" in started:
             kind, reason = started["error"]
-            reason = reason if kind == UserError.__name__ else f"importing it failed: {kind}: {reason}"
+            if kind != UserError.__name__:
+                reason = f"importing it failed: {kind}: {reason}; see that Python imports it by itself"
             raise UserError(f"--tools {spec!r}: {' '.join(reason.split())}")
     except TimeoutError as error:
         worker.kill()
         raise UserError(f"--tools {spec!r}: importing it took more than {seconds:g} seconds; do less there") from error
     except ToolError as error:
-        raise UserError(f"--tools {spec!r}: importing it failed: {error}") from error
+        raise UserError(
+            f"--tools {spec!r}: importing it failed: {error}; see that Python imports it by itself"
+        ) from error
     except BaseException:
         worker.kill()
         raise
