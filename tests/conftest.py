@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # The same examples every time, on every machine, however slow it is; `make test-slow` takes many more.
-for name, examples in (("repeatable", 50), ("thorough", 500)):
+for name, examples in (("repeatable", 25), ("thorough", 500)):
     settings.register_profile(
         name, max_examples=examples, derandomize=True, database=None, deadline=None,
         suppress_health_check=[HealthCheck.too_slow],

@@ -50,8 +50,8 @@ def test_conversations_of_several_turns_are_as_if_computed_from_nothing(variant:
     engine = LocalEngine(dict.fromkeys(ROLES, model), renderer, adapters=adapters, variant=variant, constrain=False)
     rng = random.Random(5)
     size = len(renderer.tokenizer)
-    texts = [[rng.randrange(20, size) for _ in range(rng.randrange(5, 60))] for _ in range(6)]
-    for turn in range(4):
+    texts = [[rng.randrange(20, size) for _ in range(rng.randrange(5, 60))] for _ in range(4)]
+    for turn in range(3):
         requests = [Request(n, ROLES[(n + turn) % 3], tuple(ids)) for n, ids in enumerate(texts)]
         answers = engine.generate(requests, Sampling(max_new_tokens=10))
         for request, answer in zip(requests, answers, strict=True):

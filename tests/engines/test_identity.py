@@ -79,7 +79,7 @@ def compare(steps: int, seed: int) -> int:
 
 
 def test_the_roles_share_a_cache_and_write_what_each_would_alone():
-    assert compare(60, 0) >= 60
+    assert compare(36, 0) >= 36
 
 
 @pytest.mark.slow

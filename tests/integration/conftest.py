@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from alpha_umi.agent.limits import MAX_NEW_TOKENS
+from alpha_umi.evaluation.toolworld_suite import SPAN_TOKENS
 from alpha_umi.toolworld import make_tasks, solve
 from alpha_umi.training.glpft import train
 from alpha_umi.training.recipe import GlpftRecipe, parse_recipe
@@ -76,8 +77,9 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     monkeypatch.setattr("alpha_umi.compute.use_all_cores", lambda: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "200")
-    for voice in MAX_NEW_TOKENS:
-        monkeypatch.setitem(cast("dict[str, int]", MAX_NEW_TOKENS), voice, 24)
+    for spans in (MAX_NEW_TOKENS, SPAN_TOKENS):
+        for voice in spans:
+            monkeypatch.setitem(cast("dict[str, int]", spans), voice, 24)
 
     def run(*arguments: object) -> Done:
         from alpha_umi.cli import main

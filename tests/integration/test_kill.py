@@ -51,17 +51,17 @@ def train_until(recipe: Path, out: Path, reached: Callable[[dict[str, object]], 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
 def test_a_run_that_is_killed_in_both_stages_ends_like_one_that_is_not(
-    umi: Callable[..., Done], recipe: Path, tmp_path: Path
+    here: Callable[..., Done], recipe: Path, tmp_path: Path
 ):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert umi(*arguments(recipe, whole)).code == 0
+    assert here(*arguments(recipe, whole)).code == 0
 
     train_until(recipe, killed, lambda line: line["stage"] == "global" and line["step"] >= 25)
     assert list((killed / "checkpoints" / "global").iterdir())
     train_until(recipe, killed, lambda line: line["role"] == "caller" and line["step"] >= 20)
     state = json.loads((killed / "run.json").read_text(encoding="utf-8"))
     assert state["done"] == ["global", "local/planner"]
-    last = umi(*arguments(recipe, killed))
+    last = here(*arguments(recipe, killed))
     assert last.code == 0, last.err
 
     assert last_losses(killed) == last_losses(whole)

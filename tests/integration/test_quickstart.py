@@ -104,10 +104,10 @@ def test_both_systems_are_runs(out: Path):
     assert not list(out.rglob("*.bin")) and not list(out.rglob("*.pt")) and not list(out.rglob("*.pkl"))
 
 
-def test_the_same_command_again_reuses_everything(umi: Umi, out: Path, arguments: list[str], report: dict[str, Any]):
+def test_the_same_command_again_reuses_everything(here: Umi, out: Path, arguments: list[str], report: dict[str, Any]):
     kept = [*out.rglob("*.safetensors"), *out.rglob("metrics.jsonl"), *(out / "evaluation").rglob("*")]
     before = {path: path.stat().st_mtime_ns for path in kept if path.is_file()}
-    done = umi(*arguments)
+    done = here(*arguments)
     assert done.code == 0, done.err
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = json.loads((out / "report.json").read_text(encoding="utf-8"))
@@ -162,8 +162,8 @@ def test_a_query_is_solved_before_the_readers_eyes(here: Umi, out: Path):
     assert "stop" in done.out or "summarizer" in done.out
 
 
-def test_live_figures_are_written(umi: Umi, out: Path, tmp_path: Path):
-    done = umi(
+def test_live_figures_are_written(here: Umi, out: Path, tmp_path: Path):
+    done = here(
         "eval", "live", "--model", out, "--world", "toolworld", "--split", "I2-Inst", "--instructions", 1,
         "--json", tmp_path / "live.json", "--traces", tmp_path / "traces",
     )  # fmt: skip
@@ -187,8 +187,9 @@ def test_static_figures_are_written(here: Umi, out: Path, tmp_path: Path):
     assert "I1-Inst" in done.out
 
 
-def test_one_can_talk_with_it(umi: Umi, out: Path):
-    done = umi("chat", "--model", out, "--tools", "toolworld", given="Find hotels in Velora.\nAnd in Tamiro?\n\n")
+def test_one_can_talk_with_it(here: Umi, out: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Find hotels in Velora.\nAnd in Tamiro?\n\n"))
+    done = here("chat", "--model", out, "--tools", "toolworld")
     assert done.code == 0, done.err
     assert done.out.count("you") == 3
     assert "planner" in done.out

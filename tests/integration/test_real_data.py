@@ -38,7 +38,7 @@ def record(city: str, give_up: bool = False) -> dict[str, Any]:
     }
 
 
-def test_paper_data_is_converted_trained_on_and_evaluated(umi: Umi, recipe: Path, tmp_path: Path):
+def test_paper_data_is_converted_trained_on_and_evaluated(umi: Umi, here: Umi, recipe: Path, tmp_path: Path):
     cities = ["Rome", "Oslo", "Lima", "Cairo", "Quito", "Tokyo"]
     source = tmp_path / "raw.json"
     broken = {"tools": [], "conversations": [{"from": "observation", "value": "?"}]}
@@ -50,11 +50,11 @@ def test_paper_data_is_converted_trained_on_and_evaluated(umi: Umi, recipe: Path
     assert (summary["read"], summary["converted"]) == (7, 6)
     assert len(list(read_jsonl(tmp_path / "tb.jsonl"))) == 6
 
-    done = umi("train", recipe, f"data.source={tmp_path / 'tb.jsonl'}")
+    done = here("train", recipe, f"data.source={tmp_path / 'tb.jsonl'}")
     assert done.code == 0, done.err
     assert "trained:" in done.out
 
-    done = umi(
+    done = here(
         "eval",
         "static",
         "--model",
@@ -72,11 +72,11 @@ def test_paper_data_is_converted_trained_on_and_evaluated(umi: Umi, recipe: Path
     assert all(0 <= paper[name] <= 1 for name in STATIC)
     assert paper["n"]["plan_acc"] == 12, "two decided steps a trajectory"
 
-    done = umi("data", "inspect", tmp_path / "tb.jsonl", "--index", 2, "--model", tmp_path / "run")
+    done = here("data", "inspect", tmp_path / "tb.jsonl", "--index", 2, "--model", tmp_path / "run")
     assert done.code == 0, done.err
     assert "weather_for_city" in done.out
 
-    done = umi("data", "inspect", tmp_path / "tb.jsonl", "--renderer", "paper", "--role", "caller")
+    done = here("data", "inspect", tmp_path / "tb.jsonl", "--renderer", "paper", "--role", "caller")
     assert done.code == 0, done.err
     assert "You have assess to the following apis" in done.out and "Action Input: " in done.out
-    assert umi("data", "inspect", tmp_path / "tb.jsonl", "--renderer", "papyrus").code == 2
+    assert here("data", "inspect", tmp_path / "tb.jsonl", "--renderer", "papyrus").code == 2

@@ -10,8 +10,8 @@ ALL_SPLITS = ("train", *SPLITS)
 
 @pytest.fixture(scope="session")
 def tasks() -> dict[str, list[Task]]:
-    """300 tasks of every split."""
-    return {split: list(make_tasks(split, 300, seed=5)) for split in ALL_SPLITS}
+    """150 tasks of every split."""
+    return {split: list(make_tasks(split, 150, seed=5)) for split in ALL_SPLITS}
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+from functools import cache
 
 from alpha_umi.toolworld import KINDS, World, make_tasks, solve
 from alpha_umi.toolworld.values import words
@@ -13,8 +14,9 @@ from alpha_umi.trajectory import AssistantMessage, Trajectory
 CAPITALISED = re.compile(r"[A-Z][a-z]+")
 
 
-def pairs(count: int = 200) -> list[tuple[Trajectory, Trajectory]]:
-    plain = [solve(task) for task in make_tasks("train", count)]
+@cache
+def pairs() -> list[tuple[Trajectory, Trajectory]]:
+    plain = [solve(task) for task in make_tasks("train", 200)]
     return [(one, reword(one, random.Random(number))) for number, one in enumerate(plain)]
 
 

@@ -87,8 +87,9 @@ def naive(
     return [loss.detach() for loss in losses], gradients
 
 
-@pytest.mark.parametrize("family", MODELS)
-@pytest.mark.parametrize("markers", ["one token a header", "several"])
+@pytest.mark.parametrize(
+    ("family", "markers"), [("llama", "one token a header"), ("qwen3", "several"), ("olmo2", "one token a header")]
+)
 def test_loss_and_gradients_are_those_of_one_sample_a_step(family: str, markers: str, tmp_path: Path):
     tokenizer = nano() if markers == "one token a header" else chatml()
     renderer = Renderer(tokenizer, "roles")
