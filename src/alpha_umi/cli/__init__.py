@@ -9,7 +9,19 @@ import sys
 
 import typer
 
-from alpha_umi.cli import agent, bench, comparing, data, evaluation, judging, programs, serving, studies, tools, training
+from alpha_umi.cli import (
+    agent,
+    bench,
+    comparing,
+    data,
+    evaluation,
+    judging,
+    programs,
+    serving,
+    studies,
+    tools,
+    training,
+)
 from alpha_umi.cli.options import terminal
 from alpha_umi.errors import UserError
 

@@ -93,6 +93,24 @@ def live_plot(systems: Systems) -> bytes | None:
     return _png(figure)
 
 
+def forest_plot(rows: Sequence[tuple[str, float, Sequence[float]]]) -> bytes | None:
+    """Differences with their intervals, one a line: (what, value, (low, high)), as fractions."""
+    if not rows:
+        return None
+    figure = _figure(8.5, 0.28 * len(rows) + 1.2)
+    axes = figure.subplots()
+    _style(axes, "Differences, percentage points (95 %)")
+    axes.axvline(0, color="#999999", linewidth=0.8)
+    for at, (_, value, (low, high)) in enumerate(reversed(rows)):
+        color = COLORS[0] if low > 0 else COLORS[5] if high < 0 else "#888888"
+        axes.plot((100 * low, 100 * high), (at, at), color=color, linewidth=1.4)
+        axes.plot(100 * value, at, "o", color=color, markersize=4)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)], fontsize=7)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color=_GRID, linewidth=0.7)
+    return _png(figure)
+
+
 def lengths_plot(lengths: Mapping[str, Sequence[int]]) -> bytes | None:
     """Histograms of what `alpha_umi.data.stats.Stats.values` holds: tools, steps and tokens a trajectory."""
     panels = {name: values for name, values in lengths.items() if values}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpha_umi.evaluation.plots import live_plot, loss_plot, static_plot
-from alpha_umi.evaluation.tables import all_tables, markdown_table
+from alpha_umi.evaluation.tables import Table, all_tables, markdown_table
 from alpha_umi.evaluation.traces import fenced, trace_markdown
 from alpha_umi.evaluation.training_log import read_losses
 from alpha_umi.trajectory import Trajectory, atomic_write, write_json
@@ -93,25 +93,27 @@ def report_markdown(report: Mapping[str, Any], plots: list[str]) -> str:
 
 def rich_tables(report: Mapping[str, Any]) -> list[RichTable]:
     """The same tables for the terminal."""
+    return [rich_table(table) for table in all_tables(report)]
+
+
+def rich_table(table: Table) -> RichTable:
+    """A table for the terminal; a line is left where the first column changes."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    tables = []
-    for table in all_tables(report):
-        rich = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
-        for number, name in enumerate(table.header):
-            text = number < table.names
-            rich.add_column(Text(name), justify="left" if text else "right", no_wrap=text)
-        previous = None
-        for row in table.rows:
-            group = row[0] or previous
-            if previous is not None and group != previous and table.names > 1:
-                rich.add_section()
-            previous = group
-            rich.add_row(*map(Text, row))
-        tables.append(rich)
-    return tables
+    rich = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, name in enumerate(table.header):
+        text = number < table.names
+        rich.add_column(Text(name), justify="left" if text else "right", no_wrap=text)
+    previous = None
+    for row in table.rows:
+        group = row[0] or previous
+        if previous is not None and group != previous and table.names > 1:
+            rich.add_section()
+        previous = group
+        rich.add_row(*map(Text, row))
+    return rich
 
 
 def _comparison(report: Mapping[str, Any]) -> Iterator[str]:

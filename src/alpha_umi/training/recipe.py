@@ -40,6 +40,18 @@ class NanoShape(_Section):
     positions: int = Field(default=8192, ge=256)
 
 
+class DeeperBackbone(_Section):
+    """A pretrained backbone with more layers that begin as nothing (`training.deepen`).
+
+    Attributes:
+        base: ``umi-nano-base``, a directory or a hub id.
+        layers: In all.
+    """
+
+    base: str
+    layers: int = Field(ge=1)
+
+
 class PretrainRecipe(_Section):
     """Pretraining of a nano backbone on procedural text.
 
@@ -77,6 +89,7 @@ class DataRecipe(_Section):
         seed: Which ToolWorld instructions, and the order of any data.
         easy: ToolWorld only: share of short episodes at the start, faded out over the global stage.
         instructions: ToolWorld only: asked one after another in a conversation, at most.
+        rationales: ``drop`` takes them out of every trajectory: the planner writes its decision alone.
         reword: Share of trajectories whose schemas' words are exchanged for others throughout (`training.reword`).
     """
 
@@ -84,6 +97,7 @@ class DataRecipe(_Section):
     seed: int = 0
     easy: float = Field(default=0.0, ge=0, le=1)
     instructions: int = Field(default=1, ge=1, le=8)
+    rationales: Literal["keep", "drop"] = "keep"
     reword: float = Field(default=0.0, ge=0, le=1)
 
 
@@ -142,7 +156,7 @@ class GlpftRecipe(_Section):
 
     Attributes:
         system: What is trained; see docs/design.md.
-        backbone: ``umi-nano-base``, a directory or a hub id; or a `NanoShape` for random weights.
+        backbone: ``umi-nano-base``, a directory or a hub id; a `DeeperBackbone`; or a `NanoShape` for random weights.
         stage_1: Local stage only: start from this run's global stage instead of training one, and take the roles from
             it that `LocalStageRecipe.roles` leaves out.
         batch_tokens: Tokens a step, padding included, of all processes together.
@@ -156,7 +170,7 @@ class GlpftRecipe(_Section):
     task: Literal["glpft"]
     out: str
     system: System = "umi"
-    backbone: str | NanoShape = NANO_BASE
+    backbone: str | DeeperBackbone | NanoShape = NANO_BASE
     stage_1: str | None = None
     data: DataRecipe = DataRecipe()
     global_stage: StageRecipe | None = None
@@ -242,13 +256,17 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "pretrain": (PretrainRecipe, NanoShape, Optimization),
-    "glpft": (GlpftRecipe, DataRecipe, LocalStageRecipe, AdapterRecipe, NanoShape, Optimization),
+    "glpft": (GlpftRecipe, DataRecipe, LocalStageRecipe, AdapterRecipe, NanoShape, DeeperBackbone, Optimization),
 }
+
+
+_BRANCHES = ("pretrain", "glpft", "NanoShape", "DeeperBackbone", "str")
+"""What pydantic names in a place that isn't a key."""
 
 
 def _explain(problem: Any) -> str:
     """One pydantic complaint as: where, what is wrong, what was given, what was perhaps meant."""
-    where = [str(part) for part in problem["loc"] if part not in ("pretrain", "glpft", "NanoShape", "str")]
+    where = [str(part) for part in problem["loc"] if part not in _BRANCHES]
     if problem["type"] == "extra_forbidden":
         known = sorted({key for section in _SECTIONS[problem["loc"][0]] for key in section.model_fields})
         near = difflib.get_close_matches(where[-1], known, 1)

@@ -24,9 +24,10 @@ from alpha_umi.run_directory import (
     save_model,
     shipped_base,
 )
+from alpha_umi.training.deepen import deepened
 from alpha_umi.training.nano import new_model
 from alpha_umi.training.objective import embedding_matrix
-from alpha_umi.training.recipe import NANO_BASE, GlpftRecipe, LocalVariant, NanoShape
+from alpha_umi.training.recipe import NANO_BASE, DeeperBackbone, GlpftRecipe, LocalVariant, NanoShape
 from alpha_umi.training.targets import Source
 from alpha_umi.transcript import Renderer, Role
 
@@ -95,11 +96,8 @@ def tokenizer_name(recipe: GlpftRecipe) -> str:
     """Directory or hub id of the tokenizer a run uses."""
     if recipe.stage_1 is not None:
         return str(Path(recipe.stage_1) / BACKBONE)
-    return (
-        str(shipped_base())
-        if recipe.backbone == NANO_BASE or isinstance(recipe.backbone, NanoShape)
-        else recipe.backbone
-    )
+    base = recipe.backbone.base if isinstance(recipe.backbone, DeeperBackbone) else recipe.backbone
+    return str(shipped_base()) if base == NANO_BASE or isinstance(base, NanoShape) else base
 
 
 def load_backbone(recipe: GlpftRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -109,6 +107,8 @@ def load_backbone(recipe: GlpftRecipe, tokenizer: PreTrainedTokenizerBase) -> Pr
     if recipe.stage_1 is not None:
         return load_model(str(Path(recipe.stage_1) / BACKBONE))
     model = load_model(tokenizer_name(recipe))
+    if isinstance(recipe.backbone, DeeperBackbone):
+        model = deepened(model, recipe.backbone.layers)
     if len(tokenizer) > embedding_matrix(model).shape[0]:
         torch.manual_seed(recipe.seed)  # new embeddings are drawn around the mean of the old ones
         model.resize_token_embeddings(len(tokenizer))

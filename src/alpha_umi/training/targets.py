@@ -56,6 +56,12 @@ def open_source(data: DataRecipe) -> Source:
     Raises:
         DataError: The file is missing, empty or malformed.
     """
+    if data.rationales == "drop":
+        source = open_source(data.model_copy(update={"rationales": "keep"}))
+        return replace(
+            source, get=lambda index, easy: drop(source.get(index, easy)),
+            fingerprint=f"{source.fingerprint}/no rationales",
+        )  # fmt: skip
     if data.source == "toolworld":
         return Source(
             lambda index, easy: _toolworld(data.seed, index, round(easy, 1), data.instructions),
