@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from alpha_umi.engines import Ending, Request, Sampling
 from alpha_umi.engines.base import Conversation
 from alpha_umi.engines.local import LocalEngine
-from alpha_umi.engines.row import repeats
+from alpha_umi.engines.repetition import before_repetition, repeats
 from alpha_umi.trajectory import Tool
 from alpha_umi.transcript import Renderer, Voice, parse_calls
 from tests.engines.test_local_engine import make
@@ -119,3 +119,9 @@ def test_an_argument_that_never_ends_is_cut_as_by_the_length_limit(renderer: Ren
     assert made.ended is Ending.REPETITION
     assert renderer.decode(made.ids) == text[: len(renderer.decode(made.ids))]
     assert renderer.decode(made.ids).count("round and") < 40
+
+
+def test_a_span_that_went_on_is_cut_where_it_would_have_been_stopped():
+    assert before_repetition([9, *range(8), *range(8), *range(8), 1, 2]) == 25
+    assert before_repetition(list(range(100))) == 100
+    assert before_repetition([]) == 0

@@ -156,6 +156,11 @@ def test_a_span_ends_with_its_end_token_whether_or_not_the_server_gives_it(
     assert (made.ended, made.prefill_tokens) == (Ending.END if -1 in wanted else Ending.LENGTH, 9)
 
 
+def test_a_span_that_repeats_itself_ends_where_it_would_in_this_process(run: Path):
+    made, _, _ = one(run, completion("", [9, *range(20, 28), *range(20, 28), *range(20, 28), *range(20, 30)], "length"))
+    assert (made.ids, made.ended) == ((9, *range(20, 28), *range(20, 28), *range(20, 28)), Ending.REPETITION)
+
+
 def test_the_tokenizers_own_end_of_text_is_no_part_of_a_span(tmp_path: Path):
     tokenizer = nano()
     tokenizer.eos_token = "<|pad|>"

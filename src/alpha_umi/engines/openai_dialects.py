@@ -17,6 +17,7 @@ from alpha_umi.engines.openai_client import Refused, Reply
 from alpha_umi.engines.openai_config import Endpoint
 from alpha_umi.engines.openai_roles import filtered_text, role_messages, role_text
 from alpha_umi.engines.openai_wire import FILTERED, Names, read_turn, readable, wire_messages, wire_tools
+from alpha_umi.engines.repetition import before_repetition
 from alpha_umi.trajectory import SystemMessage, Tool, Trajectory
 from alpha_umi.transcript import Renderer, Role, caller_text, single_text
 from alpha_umi.validation import declared_parameters
@@ -141,7 +142,8 @@ def _seed(request: Request, sampling: Sampling) -> int:
 class TokenPrompt:
     """A model of a run, behind a completions API that takes token ids (vLLM, llama.cpp's server).
 
-    Where the reply has ``token_ids`` (vLLM), the span is what was generated; otherwise it is its text, encoded anew.
+    Where the reply has ``token_ids`` (vLLM), the span is what was generated, up to where the engine in process
+    stops one that repeats itself; otherwise it is its text, encoded anew.
 
     Args:
         endpoint: Where it is asked.
@@ -201,6 +203,9 @@ class TokenPrompt:
             foreign = ids[-1:] == (self._renderer.tokenizer.eos_token_id,)
             ids = (*(ids[:-1] if foreign else ids), end)
         ended = Ending.END if end in ids else Ending.LENGTH
+        kept = before_repetition(ids)
+        if kept < len(ids):  # the server went on, the engine in process would not have
+            ids, ended = ids[:kept], Ending.REPETITION
         return _counted(ids, ended, reply, _logprob(reply, len(ids)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -10,10 +10,8 @@ import torch
 from alpha_umi.engines.base import Ending, Listener
 from alpha_umi.engines.constrain import Guide
 from alpha_umi.engines.kv import SessionCache
+from alpha_umi.engines.repetition import TIMES, repeats
 from alpha_umi.transcript import Voice
-
-_SHORTEST, _LONGEST, _TIMES = 8, 64, 3
-"""Tokens of what a span repeats, and how often it stands there when that ends the span."""
 
 
 @dataclass
@@ -141,20 +139,6 @@ class Row:
             self.ended = Ending.LENGTH
         elif period := repeats(self.out):
             self.ended = Ending.REPETITION
-            surplus = 0 if self.guide is None else self.guide.surplus(_TIMES * period)
+            surplus = 0 if self.guide is None else self.guide.surplus(TIMES * period)
             self.out = self.out[: len(self.out) - (surplus or 0)]
             self.computed = min(self.computed, len(self.out))
-
-
-def repeats(tokens: Sequence[int]) -> int:
-    """How many tokens, 8 to 64 of them, stand three times in a row at the end; 0 if none do."""
-    size, last = len(tokens), tokens[-1] if tokens else None
-    for period in range(_SHORTEST, min(_LONGEST, size // _TIMES) + 1):
-        if tokens[size - 1 - period] == last and _repeated(tokens, period):
-            return period
-    return 0
-
-
-def _repeated(tokens: Sequence[int], period: int) -> bool:
-    unit = tokens[-period:]
-    return all(tokens[-count * period : -(count - 1) * period] == unit for count in range(2, _TIMES + 1))
