@@ -11,7 +11,7 @@ import pytest
 
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools import Approval, ApprovalPolicy, Observation, ToolWorldSource, execute
-from alpha_umi.tools.execute import perform, prepare
+from alpha_umi.tools.execution import perform, prepare
 from alpha_umi.toolworld import fault_text
 from alpha_umi.trajectory import Tool, ToolCall
 

@@ -13,7 +13,7 @@ import pytest
 
 from alpha_umi.errors import UserError
 from alpha_umi.tools import Approval, ApprovalPolicy
-from alpha_umi.tools.execute import Observation, execute
+from alpha_umi.tools.execution import Observation, execute
 from alpha_umi.tools.mcp import McpSource, open_mcp
 from alpha_umi.trajectory import ToolCall
 from tests.tools.mcp_server import listening

@@ -15,7 +15,7 @@ import pytest
 
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools import Approval, ApprovalPolicy, mcp
-from alpha_umi.tools.execute import Observation, execute
+from alpha_umi.tools.execution import Observation, execute
 from alpha_umi.tools.mcp import McpSource, open_mcp
 from alpha_umi.trajectory import ToolCall
 

@@ -22,7 +22,7 @@ pytest.importorskip("httpx2")
 from alpha_umi.errors import ToolError, UserError
 from alpha_umi.tools.addresses import system_resolver
 from alpha_umi.tools.approval import Approval, ApprovalPolicy
-from alpha_umi.tools.execute import execute
+from alpha_umi.tools.execution import execute
 from alpha_umi.tools.http import HttpLimits, parse_url
 from alpha_umi.tools.openapi import OpenApiSource, open_openapi, tools_of
 from alpha_umi.tools.openapi_document import parse_document

@@ -14,7 +14,7 @@ pytest.importorskip("httpx2")
 
 from alpha_umi.agent import Episode, StopReason, run_one
 from alpha_umi.engines.scripted import ScriptedEngine
-from alpha_umi.tools.execute import Observation, execute
+from alpha_umi.tools.execution import Observation, execute
 from alpha_umi.tools.http import HttpLimits
 from alpha_umi.tools.openapi import open_openapi
 from alpha_umi.trajectory import ToolCall, UserMessage

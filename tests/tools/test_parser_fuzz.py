@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpha_umi.errors import DataError, ToolError, UserError
-from alpha_umi.tools.execute import Observation
+from alpha_umi.tools.execution import Observation
 from alpha_umi.tools.openapi import tools_of
 from alpha_umi.tools.openapi_document import parse_document
 from alpha_umi.tools.openapi_operation import read_operations

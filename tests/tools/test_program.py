@@ -14,7 +14,7 @@ from alpha_umi.tools import Observation, execute, open_tools
 from alpha_umi.tools import sandbox as sandbox_module
 from alpha_umi.tools.approval import Approval
 from alpha_umi.tools.base import writing_tools
-from alpha_umi.tools.execute import perform, prepare
+from alpha_umi.tools.execution import perform, prepare
 from alpha_umi.tools.program import ProgramSource
 from alpha_umi.tools.sandbox import Sandbox, SandboxError, SandboxLimits, open_sandbox
 from alpha_umi.trajectory import ToolCall, json_text

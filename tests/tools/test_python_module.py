@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from alpha_umi.errors import UserError
 from alpha_umi.tools import Approval, Observation, execute
-from alpha_umi.tools.execute import perform, prepare
+from alpha_umi.tools.execution import perform, prepare
 from alpha_umi.tools.python_module import PythonModuleSource, open_python_module
 from alpha_umi.tools.worker import read_frame, write_frame
 from alpha_umi.trajectory import ToolCall

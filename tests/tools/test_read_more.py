@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from alpha_umi.tools import Approval, ApprovalPolicy, CombinedSource
 from alpha_umi.tools.base import reversible_tools
-from alpha_umi.tools.execute import Observation, execute
+from alpha_umi.tools.execution import Observation, execute
 from alpha_umi.tools.read_more import KeepingSource, keeping
 from alpha_umi.tools.text import Budget
 from alpha_umi.trajectory import Tool, ToolCall

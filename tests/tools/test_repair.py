@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from alpha_umi.errors import ToolError
 from alpha_umi.tools import Approval, ApprovalPolicy
 from alpha_umi.tools.coerce import coerced
-from alpha_umi.tools.execute import Observation, ReadyCall, perform, prepare
+from alpha_umi.tools.execution import Observation, ReadyCall, perform, prepare
 from alpha_umi.tools.repair import repaired
 from alpha_umi.trajectory import Tool, ToolCall
 from alpha_umi.transcript import parse_calls

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from alpha_umi.errors import UserError
 from alpha_umi.tools import ToolSource
-from alpha_umi.tools.execute import RESULT_BYTES, ReadyCall
+from alpha_umi.tools.execution import RESULT_BYTES, ReadyCall
 from alpha_umi.tools.text import observable
 from alpha_umi.trajectory import OURS, AssistantMessage, Message, Tool, ToolCall, ToolMessage, Trajectory, UserMessage
 from alpha_umi.transcript import Renderer, Segment, Transcript

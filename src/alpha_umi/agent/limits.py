@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from alpha_umi.errors import UserError
-from alpha_umi.tools.execute import RESULT_BYTES
+from alpha_umi.tools.execution import RESULT_BYTES
 from alpha_umi.transcript import Voice
 
 MAX_NEW_TOKENS: Mapping[Voice, int] = {"planner": 256, "caller": 256, "summarizer": 512, "assistant": 512}

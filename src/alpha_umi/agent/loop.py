@@ -29,7 +29,7 @@ from alpha_umi.agent.trace import Trace
 from alpha_umi.engines.base import Engine, Sampling
 from alpha_umi.engines.stream import Stream
 from alpha_umi.tools import Approval, Observation
-from alpha_umi.tools.execute import Prepared, perform, prepare
+from alpha_umi.tools.execution import Prepared, perform, prepare
 
 
 @dataclass

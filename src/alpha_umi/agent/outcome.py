@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alpha_umi.agent.limits import StopReason
-from alpha_umi.tools.execute import ReadyCall
+from alpha_umi.tools.execution import ReadyCall
 from alpha_umi.trajectory import ToolCall, Trajectory
 from alpha_umi.transcript import Transcript, Voice
 

@@ -15,7 +15,7 @@ from itertools import islice
 
 from alpha_umi.data.programs import PYTHON
 from alpha_umi.tools.base import ToolSource
-from alpha_umi.tools.execute import Observation, execute
+from alpha_umi.tools.execution import Observation, execute
 from alpha_umi.tools.sandbox import SandboxLimits
 from alpha_umi.trajectory import AssistantMessage, Message, ToolCall, ToolMessage, Trajectory
 
