@@ -19,7 +19,7 @@ VLLM := .venv-vllm/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup bench-setup quickstart test test-unit test-integration test-slow test-vllm lint format clean
+.PHONY: help setup bench-setup quickstart test test-unit test-integration test-slow test-vllm test-clients lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ test-slow: setup  ## what takes minutes, and ten times as many examples of every
 test-vllm: setup $(VLLM)  ## a run's roles on a real vLLM, in an environment of its own (3.5 GB)
 	ALPHA_UMI_VLLM=$(CURDIR)/.venv-vllm/bin/python $(PYTEST) $(PYTEST_ARGS) tests/vllm
 
+test-clients: setup  ## every example client against a real server, in environments of their own
+	$(PYTHON) -m venv .venv-clients && .venv-clients/bin/python -m pip install langchain-openai openai-agents 'smolagents[openai]'
+	$(PYTHON) -m venv .venv-litellm && .venv-litellm/bin/python -m pip install litellm
+	CLIENTS_PYTHON=.venv-clients/bin/python:.venv-litellm/bin/python $(PYTEST) -rs $(PYTEST_ARGS) tests/examples
+
 $(VLLM):
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install $(TORCH)
@@ -71,6 +76,6 @@ format: setup  ## rewrite the code the way `make lint` wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove .venv, .venv-vllm and caches; runs/ stays
-	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .hypothesis build dist
+clean:  ## remove every .venv and the caches; runs/ stays
+	rm -rf .venv .venv-vllm .venv-clients .venv-litellm .pytest_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -exec rm -rf {} +

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import httpx2
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from alpha_umi.engines import Ending, Generation, Request, Sampling
+from alpha_umi.engines.scripted import ScriptedEngine
+from alpha_umi.transcript import Renderer, Voice
 from tests.serving.conftest import ASK, WEATHER, ScriptedOf, Served, serving, weather_script
 
 
@@ -139,6 +143,29 @@ def test_giving_up_is_a_refusal(scripted: ScriptedOf):
     assert "".join(filter(None, refusals)) == "No tool can do that."
 
 
+class Repeating(ScriptedEngine):
+    """Holds spans to grammars, it says; its summarizer begins to repeat itself."""
+
+    constrained = True
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+        made = super().generate(requests, sampling)
+        return [
+            replace(one, ended=Ending.REPETITION) if request.voice == "summarizer" else one
+            for request, one in zip(requests, made, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("said", "finish"), [('{"good": "no no no no', "length"), ('{"good": true}', "stop")])
+def test_an_answer_that_was_to_have_a_form_is_complete_or_says_that_it_is_not(
+    said: str, finish: str, renderer: Renderer
+):
+    script: dict[Voice, list[str]] = {"planner": ["I know.\nNext: Summarizer"], "summarizer": [said]}
+    with serving(Repeating(script, renderer)) as served:
+        made = create(served.client(), ASK, response_format={"type": "json_object"})
+    assert (made.choices[0].finish_reason, made.alpha_umi["cut"]) == (finish, "repetition")
+
+
 def test_a_call_that_can_not_be_made_never_reaches_the_client(scripted: ScriptedOf):
     script = {
         "planner": ["First.\nNext: Caller", "Again.\nNext: Caller"],
@@ -160,3 +187,11 @@ def test_the_model_is_listed_and_the_server_is_healthy(served: Served):
     metrics = httpx2.get(f"{served.root}/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'umi_request_seconds_bucket{le="+Inf"}' in metrics.text or served.metric("running") == 0
+
+
+def test_the_description_of_the_interface_names_the_model_and_both_kinds_of_response(served: Served):
+    asked = httpx2.get(f"{served.root}/openapi.json").json()["paths"]["/v1/chat/completions"]["post"]
+    schema = asked["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"]["model"]["enum"] == ["umi"]
+    assert "$ref" not in json.dumps(schema)
+    assert asked["responses"]["200"]["content"].keys() == {"application/json", "text/event-stream"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -195,14 +196,22 @@ def test_a_body_that_is_no_json(served: Served):
     assert code_of(send(served, b"{}", "text/plain")) == (415, "unsupported_media_type")
 
 
-def test_a_body_that_is_too_large_is_not_read_to_its_end(served: Served):
+def test_a_body_that_is_too_large_is_refused_in_a_way_that_its_sender_can_read(served: Served):
     assert code_of(send(served, b" " * 100_001)) == (413, "request_too_large")
+    assert code_of(send(served, b" " * 3_000_000)) == (413, "request_too_large")
 
     def parts() -> Iterator[bytes]:
         for _ in range(20):
             yield b" " * 10_000
 
     assert code_of(send(served, parts())) == (413, "request_too_large")
+
+
+def test_a_body_that_is_far_too_large_is_not_read_to_its_end(served: Served):
+    with socket.create_connection(("127.0.0.1", int(served.root.rpartition(":")[2]))) as connection:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 1000000000\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
 def test_half_a_surrogate_pair_can_be_said_and_is_answered(served: Served):

@@ -72,7 +72,15 @@ def test_a_stream_that_is_open_when_the_server_is_stopped_ends_properly():
             rest = "\n".join(lines)
         assert "The whole answer." in rest
         assert rest.rstrip().endswith("data: [DONE]")
-        assert server.wait(60) == -signal.SIGTERM
+        assert server.wait(60) == 0
+
+
+def test_an_interrupt_from_the_keyboard_ends_the_server_as_well():
+    with process() as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
 
 
 def test_tools_that_the_server_runs(scripted: ScriptedOf):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from alpha_umi.engines.base import Constrained, Engine
@@ -68,18 +69,27 @@ def create_app(
     app.add_middleware(Guard, key=api_key)
     for kind in (ApiError, HTTPException, Exception):
         app.add_exception_handler(kind, _on_error)
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": _schema()}}}}
-    app.post("/v1/chat/completions", openapi_extra=body)(service.completions.complete)
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": _schema(name)}}}}
+    app.post("/v1/chat/completions", openapi_extra=body, responses=_SAID)(service.completions.complete)
     app.get("/v1/models")(service.models)
     app.get("/v1/models/{model:path}")(service.model)
     app.get("/health")(service.health)
-    app.get("/metrics")(service.metrics)
+    app.get("/metrics", response_class=PlainTextResponse)(service.metrics)
     return app
 
 
-def _schema() -> dict[str, Any]:
-    """The request's schema, with its parts where they are used."""
+_SAID: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A chat completion, or its chunks as server-sent events.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
+
+
+def _schema(name: str) -> dict[str, Any]:
+    """The schema of a request to this model, with its parts where they are used."""
     schema = ChatRequest.model_json_schema()
+    schema["properties"]["model"] = {"type": "string", "enum": [name]}
     parts = schema.pop("$defs")
 
     def whole(value: Any) -> Any:
@@ -87,8 +97,8 @@ def _schema() -> dict[str, Any]:
             return [whole(one) for one in value]
         if not isinstance(value, dict):
             return value
-        name = str(value.get("$ref", "")).rpartition("/")[2]
-        return whole(parts[name]) if name in parts else {key: whole(one) for key, one in value.items()}
+        part = str(value.get("$ref", "")).rpartition("/")[2]
+        return whole(parts[part]) if part in parts else {key: whole(one) for key, one in value.items()}
 
     return whole(schema)
 

@@ -18,7 +18,7 @@ from alpha_umi.serving.errors import ApiError, invalid, unsupported
 from alpha_umi.serving.grammars import answering, problem
 from alpha_umi.serving.limits import ServerLimits
 from alpha_umi.serving.wire import ChatRequest, NamedChoice, ResponseFormat, WireTool, parse_request
-from alpha_umi.tools.execute import RESULT_BYTES
+from alpha_umi.tools.execution import RESULT_BYTES
 from alpha_umi.tools.text import observable
 from alpha_umi.trajectory import AssistantMessage, Message, Tool, ToolMessage, Trajectory, json_text
 from alpha_umi.transcript import Voice

@@ -18,6 +18,8 @@ from alpha_umi.serving.errors import ApiError
 from alpha_umi.serving.responses import error_response
 
 _OPEN = frozenset({"/health"})
+_THROWN_AWAY = 8 << 20
+"""Bytes of a body that is too large which are read all the same."""
 
 
 def is_loopback(host: str) -> bool:
@@ -84,19 +86,28 @@ class Guard:
 async def read_body(request: Request, most: int) -> bytes:
     """A request's body, if it is JSON of at most so many bytes.
 
+    Of one that is larger, some more is read and thrown away: a client that is still sending when the connection is
+    closed reads a reset, and not why.
+
     Raises:
         ApiError: 413 or 415.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "the body must be JSON: send 'Content-Type: application/json'", "unsupported_media_type")
-    too_large = ApiError(413, f"the body is larger than {most} bytes", "request_too_large")
+    too_large = ApiError(
+        413, f"the body is larger than {most} bytes", "request_too_large", headers={"Connection": "close"}
+    )
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
+    if length.isdecimal() and int(length) > most + _THROWN_AWAY:
         raise too_large
-    body = bytearray()
+    body, size = bytearray(), 0
     async for part in request.stream():
-        body += part
-        if len(body) > most:
-            raise too_large
+        size += len(part)
+        if size <= most:
+            body += part
+        elif size > most + _THROWN_AWAY:
+            break
+    if size > most:
+        raise too_large
     return bytes(body)

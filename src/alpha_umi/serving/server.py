@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -50,6 +53,8 @@ def base_url(bound: socket.socket) -> str:
 def serve(app: FastAPI, bound: socket.socket, ready: Callable[[], None], grace: int = GRACE_SECONDS) -> None:
     """Serves until SIGTERM or SIGINT; then nothing new is taken on, and open responses have ``grace`` seconds to end.
 
+    After either it returns: whoever sends one wants the server to end, and it has. A second SIGINT ends it at once.
+
     Args:
         app: From `app.create_app`.
         bound: From `bind`; it is closed at the end.
@@ -66,9 +71,24 @@ def serve(app: FastAPI, bound: socket.socket, ready: Callable[[], None], grace: 
     # what can't be opened is told in one sentence, without uvicorn's traceback
     logging.getLogger("uvicorn.error").addFilter(lambda record: failed() is None)
     try:
-        server.run(sockets=[bound])
+        with _returning_when_stopped():
+            server.run(sockets=[bound])
     except SystemExit:
         failure = failed()
         if failure is None:
             raise
         raise failure from None
+
+
+@contextmanager
+def _returning_when_stopped() -> Iterator[None]:
+    """Uvicorn raises a signal again once it has shut down, for whoever handled it before; here nobody has to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda number, frame: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -25,6 +25,8 @@ class WireFunction(_Wire):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    # what the tool returns, as some catalogues (BFCL's) say beside it; no part of what a call has to be, and not shown
+    response: Any = None
 
 
 class WireTool(_Wire):

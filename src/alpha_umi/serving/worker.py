@@ -26,7 +26,7 @@ from alpha_umi.serving.memory import Memory
 from alpha_umi.serving.metrics import Metrics
 from alpha_umi.serving.outline import outline
 from alpha_umi.tools import Approval, Observation
-from alpha_umi.tools.execute import perform, prepare
+from alpha_umi.tools.execution import perform, prepare
 from alpha_umi.tools.schema import SchemaSource
 
 _log = logging.getLogger(__name__)
