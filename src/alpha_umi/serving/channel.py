@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import threading
+from collections import deque
 
 from alpha_umi.serving.errors import ApiError
 from alpha_umi.serving.job import Answer, Begun, Delta, Failed, News
+
+
+class Mailbox:
+    """Carries news from any thread into a loop, waking it once for all that came in the meantime.
+
+    A step of the engine tells every stream its token: one wake-up a step costs a fraction of one a token.
+
+    Args:
+        loop: Where the queues are read.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[tuple[asyncio.Queue[News], News]] = deque()
+        self._woken = threading.Lock()
+
+    def put(self, queue: asyncio.Queue[News], news: News) -> None:
+        """Puts the news into a queue of the loop soon, in the order told; any thread may."""
+        self._waiting.append((queue, news))
+        if self._woken.acquire(blocking=False):
+            try:
+                self._loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the loop is closed, so nobody listens
+                self._waiting.clear()
+
+    def _deliver(self) -> None:
+        self._woken.release()  # before looking: what comes from now on wakes the loop again
+        while self._waiting:
+            queue, news = self._waiting.popleft()
+            queue.put_nowait(news)
 
 
 class Channel:
     """The news of all answers of one request.
 
     Args:
-        loop: Of the coroutine that reads them.
+        mailbox: Of the loop whose coroutine reads them.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
         self._queue = asyncio.Queue[News]()
         self._early: list[News] = []
 
     def put(self, news: News) -> None:
         """Tells the news; any thread may."""
-        with suppress(RuntimeError):  # the loop is closed, so nobody listens
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, news)
+        self._mailbox.put(self._queue, news)
 
     def end(self, error: ApiError) -> None:
         """Nobody listens any more; in the loop's own thread."""

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from alpha_umi.serving.asked import Abilities
-from alpha_umi.serving.channel import Channel
+from alpha_umi.serving.channel import Channel, Mailbox
 from alpha_umi.serving.errors import ApiError
 from alpha_umi.serving.job import Answer, Delta, Job
 from alpha_umi.serving.limits import ServerLimits
@@ -46,6 +46,7 @@ class Completions:
     ) -> None:
         self._worker, self._metrics, self._abilities, self._limits = worker, metrics, abilities, limits
         self._fingerprint = fingerprint
+        self._mailbox: Mailbox | None = None
         self.source: ToolSource | None = None
 
     async def complete(self, request: Request) -> Response:
@@ -70,7 +71,9 @@ class Completions:
     async def _complete(self, request: Request, begun: float) -> Response:
         body = await read_body(request, self._limits.body_bytes)
         asked = await asyncio.to_thread(lambda: read_request(_json(body), self._abilities, self._limits))
-        channel = Channel(asyncio.get_running_loop())
+        if self._mailbox is None:
+            self._mailbox = Mailbox(asyncio.get_running_loop())
+        channel = Channel(self._mailbox)
         jobs = [Job(asked, index, channel.put, self.source) for index in range(asked.choices)]
         self._worker.submit(jobs)
         watch = asyncio.ensure_future(self._watch(request, channel, jobs))
