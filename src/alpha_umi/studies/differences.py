@@ -50,8 +50,8 @@ class SeededDifference:
         ci95: Its crossed bootstrap interval.
         seeds: Training seeds that both have.
         n: Instructions that both have.
-        better: Instructions on which b is higher in the mean over seeds.
-        worse: On which it is lower.
+        higher: Instructions on which b is higher in the mean over seeds.
+        lower: On which it is lower.
         p: Of the sign test over instructions.
     """
 
@@ -61,8 +61,8 @@ class SeededDifference:
     ci95: Interval
     seeds: int
     n: int
-    better: int
-    worse: int
+    higher: int
+    lower: int
     p: float
 
     def to_json(self) -> dict[str, Any]:
@@ -105,11 +105,11 @@ def difference(a: Sequence[Result], b: Sequence[Result], metric: str, splits: Se
     means = sums.sum(axis=(1, 2)) / counts.sum(axis=(1, 2))
     ratios = _resampled(sums, counts)
     change = (sums[1] - sums[0]).sum(axis=0)
-    better, worse = int((change > 1e-9).sum()), int((change < -1e-9).sum())
+    higher, lower = int((change > 1e-9).sum()), int((change < -1e-9).sum())
     return SeededDifference(
         float(means[0]), float(means[1]), float(means[1] - means[0]),
-        interval_of((ratios[:, 1] - ratios[:, 0])[:, None])[0], sums.shape[1], sums.shape[2], better, worse,
-        sign_test(better, worse),
+        interval_of((ratios[:, 1] - ratios[:, 0])[:, None])[0], sums.shape[1], sums.shape[2], higher, lower,
+        sign_test(higher, lower),
     )  # fmt: skip
 
 
