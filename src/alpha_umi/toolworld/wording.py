@@ -22,6 +22,7 @@ _FAILED = {
     "unavailable": "is unavailable",
     "not_authorised": "is not authorised",
 }
+_NOTHING = "No tool here can do that."
 Arguments = Mapping[str, Any]
 Observation = Mapping[str, Any]
 
@@ -62,6 +63,11 @@ class Wish:
         return f"to {imperative(self.api, self.request)}" if self.api.op in _ACTS else self.request
 
     @property
+    def needed(self) -> str:
+        """What the user wants, and what has to be done for it in the words of the API's description."""
+        return f"{self.said}, so I need to {lowered(self.api.about)}."
+
+    @property
     def goal(self) -> str:
         """The same as something to do: ``find the price of Tamiro``."""
         return imperative(self.api, self.request) if self.api.op in _ACTS else f"find {self.request}"
@@ -78,9 +84,9 @@ def plan(wishes: Sequence[Wish], opens: str) -> str:
     """Which calls come next and with which arguments.
 
     The request in the user's words, then the words of the tool that meets it, then its name: a causal model finds a
-    name by the description that stands before it.
+    name by the description that stands before it, or sees that there is none.
     """
-    parts = [f"{w.said}, so I {lowered(w.api.about)}. {w.api.name} needs {needs(w.api, w.arguments)}." for w in wishes]
+    parts = [f"{w.needed} {w.api.name} needs {needs(w.api, w.arguments)}." for w in wishes]
     return f"{opens if len(parts) == 1 else 'At once, the user wants'} " + " Also, the user wants ".join(parts)
 
 
@@ -118,12 +124,12 @@ def retry(api: Api, arguments: Arguments, kind: str) -> str:
 
 def alternative(api: Api, other: Api, arguments: Arguments, kind: str) -> str:
     """Why another tool is called in its place."""
-    return f"{_failure(api, kind)}, so I use the {lowered(other.about)}. {other.name} needs {needs(other, arguments)}."
+    return f"{_failure(api, kind)}, so I need the {lowered(other.about)}. {other.name} needs {needs(other, arguments)}."
 
 
 def blocked(api: Api, kind: str) -> tuple[str, str]:
     """Why nothing helps, and what the user is told."""
-    rationale = f"{_failure(api, kind)}, but no other tool does the same, so I give up."
+    rationale = f"{_failure(api, kind)}, so I need the same as {api.name}, if that fails. {_NOTHING}"
     return rationale, f"Sorry, {api.name} {_FAILED[kind]}, so I could not {lowered(api.about)}."
 
 
@@ -133,7 +139,7 @@ def _failure(api: Api, kind: str) -> str:
 
 def impossible(wish: Wish, opens: str) -> tuple[str, str]:
     """Why no tool fits, and what the user is told."""
-    return f"{opens} {wish.said}, but no tool here can do that.", f"Sorry, I have no tool to {wish.goal}."
+    return f"{opens} {wish.needed} {_NOTHING}", f"Sorry, I have no tool to {wish.goal}."
 
 
 def missing(wish: Wish, field: Field, opens: str) -> tuple[str, str]:
