@@ -433,8 +433,10 @@ def parse_single(text: str, first_id: int = 0) -> AssistantMessage:
 
 
 _SINGLE_MARK = re.compile(r"^(?=(?:Call|Answer|Give up): )", re.MULTILINE)
-_NAME = re.compile(r'\{"name": ("(?:[^"\\\x00-\x1f]|\\.)*"), "arguments": ')
-_NEXT_CALL = re.compile(r'\n(?=\{"name": )')
+_NAME = re.compile(
+    r'\{[ \t]*"name"[ \t]*:[ \t]*("(?:[^"\\\x00-\x1f]|\\.)*")[ \t]*,[ \t]*"arguments"[ \t]*: ?'
+)  # one space at most, which is ours: what follows belongs to the arguments
+_NEXT_CALL = re.compile(r'\n(?=\{[ \t]*"name"[ \t]*:)')
 _LENIENT_NAME = re.compile(r'"name"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()

@@ -377,13 +377,31 @@ def almost_calls(draw: st.DrawFn) -> str:
     return text
 
 
+def _as_we_write(call: ToolCall) -> str:
+    return f'{{"name": {json.dumps(call.name, ensure_ascii=False)}, "arguments": {call.arguments}}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name":"f","arguments":{"a":"}, "}}',
+        '{ "name" : "f" , "arguments" :{"a":"}, "}}',
+        '{"name":"f","arguments": {"a":"}, "} }',
+    ],
+)
+def test_a_call_is_read_however_its_json_is_spaced(text: str) -> None:
+    first, second = parse_calls(f"{text}\n{text}")
+    assert not first.malformed and not second.malformed
+    assert (first.name, first.parsed(), second.parsed()) == ("f", {"a": "}, "}, {"a": "}, "})
+
+
 @given(text=almost_calls() | ragged | any_text)
 def test_reading_never_raises_and_loses_nothing(text: str) -> None:
     calls = parse_calls(text)
     assert calls
     assert all(call.malformed or call.parsed() is not None for call in calls)
-    if all(call.malformed or f'"name": {json.dumps(call.name, ensure_ascii=False)}, ' in text for call in calls):
-        assert caller_text(calls) == text  # but for a name with needless escapes
+    if all(call.malformed or _as_we_write(call) in text for call in calls):
+        assert caller_text(calls) == text  # but for other spaces, and a name with needless escapes
     rationale, decision = parse_planner(text)
     assert rationale == text if decision is None else text.startswith(rationale)
     parse_single(text)
