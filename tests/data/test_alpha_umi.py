@@ -249,6 +249,13 @@ def test_a_tool_from_elsewhere_is_its_name_its_description_and_its_arguments_typ
     }  # fmt: skip
 
 
+def test_descriptions_from_elsewhere_are_cut_as_the_reference_code_cuts_them() -> None:
+    properties = {"q": {"type": "string", "description": "x" * 10 + "y" * 256}}
+    tool = Tool.of("find", "a" * 256 + "b", {"type": "object", "properties": properties})
+    (document,) = write(foreign(tools=(tool,)))["tools"]
+    assert document == {"Name": "find", "function": "a" * 256, "input": {"q": "string, " + "y" * 256}}
+
+
 CALL_A, CALL_B = ToolCall("a", "find", "{}"), ToolCall("b", "find", "{}")
 
 
@@ -257,7 +264,6 @@ CALL_A, CALL_B = ToolCall("a", "find", "{}"), ToolCall("b", "find", "{}")
     [
         ((SystemMessage("Be kind."),), "no system message"),
         ((AssistantMessage(tool_calls=(CALL_A, CALL_B)),), "several calls"),
-        ((AssistantMessage(tool_calls=(CALL_A,)),), "a call has no observation"),
         ((AssistantMessage(tool_calls=(CALL_A,)), AssistantMessage(content="42")), "a call has no observation"),
         ((AssistantMessage(),), "says nothing"),
         ((AssistantMessage("So Next: caller."),), "reads like a decision"),
@@ -286,6 +292,13 @@ def test_what_the_search_replied_to_an_end_it_did_not_accept_stays_with_the_end(
     assert write(Trajectory.from_json(trajectory.to_json())) == replied
 
 
+def test_a_conversation_may_end_in_a_call_that_nothing_answered() -> None:
+    ended = record(("assistant", "I look. Next: caller."), ("caller", "Action: find\nAction Input: {}"))
+    trajectory = FORMAT.convert_record(ended, "r")
+    assert [message.role for message in trajectory.messages] == ["user", "assistant"]
+    assert write(trajectory) == ended
+
+
 # ---- rejected records ---------------------------------------------------------------------------------------------
 
 OBSERVED = ("observation", "r")
@@ -307,7 +320,7 @@ CALLED = ("caller", "Action: find\nAction Input: {}")
         (record(("assistant", "Next: caller.")), "hands over to the caller, but no caller turn follows"),
         (record(("assistant", "Next: caller."), ("conclusion", "x")), "hands over to the caller, but no caller"),
         (record(("assistant", "Next: conclusion."), CALLED), "hands over to the conclusion, but no conclusion"),
-        (record(("assistant", "Next: caller."), CALLED), "a call has no observation"),
+        (record(("assistant", "Next: caller."), CALLED, ("user", "x")), "a call has no observation"),
         (record(("assistant", "Next: caller."), CALLED, OBSERVED, OBSERVED), "an observation follows no call"),
         (record(("assistant", "Next: give up."), OBSERVED, OBSERVED), "an observation follows no call"),
         (record(("assistant", "Hm."), OBSERVED), "an observation follows no call"),

@@ -42,8 +42,9 @@ def test_the_summary_counts_what_was_read_converted_and_rejected_by_reason(sourc
 
 def test_rejected_records_are_kept_with_their_place_and_reason(source: Path, tmp_path: Path) -> None:
     summary = convert_file(source, "alpha-umi", tmp_path / "a.jsonl")
-    assert summary.rejected_path == tmp_path / "a.jsonl.rejected.jsonl"
-    lines = [json.loads(line) for line in summary.rejected_path.read_text().splitlines()]
+    kept = tmp_path / "a.jsonl.rejected.jsonl"
+    assert summary.rejected_path == kept
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
     assert [(line["source"], line["index"], line["record"]) for line in lines] == [
         ("in.json", 1, ORPHAN),
         ("in.json", 2, 7),
@@ -149,6 +150,33 @@ def test_a_conversion_of_nothing_but_rejected_records_fails_and_says_where_they_
         result.exception
     )
     assert (tmp_path / "out.jsonl.rejected.jsonl").read_text().count("\n") == 2
+
+
+def test_where_nothing_can_be_written_the_target_is_to_blame(tmp_path: Path) -> None:
+    record = {"messages": [{"role": "system", "content": "Hi."}, {"role": "user", "content": "x"}], "tools": []}
+    (tmp_path / "in.json").write_text(json.dumps([record]))
+    said = str(convert_on_the_command_line(tmp_path, "--from", "openai", "--to", "alpha-umi").exception)
+    assert "(alpha-umi: the format has no system message)" in said
+    assert "Another --to" in said and "--from" not in said
+
+
+@pytest.mark.parametrize("given", [("--role", "planner"), ("--wording", "toolalpaca")])
+def test_what_only_the_papers_rows_take_is_refused_for_anything_else(
+    source: Path, tmp_path: Path, given: tuple
+) -> None:
+    result = convert_on_the_command_line(tmp_path, "--from", "alpha-umi", *given)
+    assert isinstance(result.exception, UserError) and "add --to paper-rows" in str(result.exception)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("verb", ["inspect", "stats", "check", "split"])
+def test_a_file_that_is_no_trajectories_is_told_how_they_are_made(source: Path, tmp_path: Path, verb: str) -> None:
+    sides = ["--train", str(tmp_path / "a"), "--test", str(tmp_path / "b")] if verb == "split" else []
+    said = str(CliRunner().invoke(app, ["data", verb, str(source), *sides]).exception)
+    assert "line 1: not JSON" in said and f"umi data convert {source} --out FILE" in said
+    source.write_text("")
+    result = CliRunner().invoke(app, ["data", verb, str(source), *sides])
+    assert isinstance(result.exception, UserError) and "holds no trajectory" in str(result.exception)
 
 
 def test_an_empty_file_of_a_named_format_converts_to_an_empty_file(tmp_path: Path) -> None:

@@ -102,6 +102,14 @@ def test_the_published_chosen_paths_are_written_as_they_were(real_data: Path) ->
         if chains:
             written = alpha_umi_chains.write(FORMAT.convert_record(file, "r"))
             assert written["chains"] == chains[-1]
+            assert written["tools"] == [stage_1_document(one) for one in file["answer_generation"]["function"][:-1]]
+
+
+def stage_1_document(function: dict[str, Any]) -> dict[str, Any]:
+    """A function of ToolBench's as the reference code's first preprocessing describes it."""
+    arguments = function["parameters"]["properties"].items()
+    told = {name: ", ".join([one["type"], one["description"][-256:]]) for name, one in arguments}
+    return {"Name": function["name"], "function": function["description"][:256], "input": told}
 
 
 # ---- paths --------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def domain(tmp_path_factory: pytest.TempPathFactory) -> Domain:
     return Domain.read(path, "Shop")
 
 
-def step(name: str = "Shop: Search", output: str = "found", **more: Any) -> dict[str, Any]:
+def step(name: Any = "Shop: Search", output: Any = "found", **more: Any) -> dict[str, Any]:
     return {
         "tool name": name,
         "tool description": "Step.",

@@ -92,6 +92,25 @@ def test_a_planners_text_is_cut_after_its_decision_and_calls_without_one(text: s
     assert our_planner(text) == (span, written)
 
 
+@pytest.mark.parametrize(
+    ("text", "span", "written"),
+    [
+        ("Just words", "Just words\nNext: Caller", "Just wordsNext: caller."),
+        ("", "none\nNext: Caller", "noneNext: caller."),
+        (": \n Next: give up. No", "\nNext: Give up", "\n Next: give up."),
+    ],
+)
+def test_static_inference_keeps_the_spaces_that_were_written_and_adds_none(text: str, span: str, written: str):
+    assert our_planner(text, static=True) == (span, written)
+
+
+@pytest.mark.parametrize(("speaker", "longest"), [("planner", 3750), ("assistant", 3576)])
+def test_prompts_are_cut_as_the_static_and_the_live_inference_cut_them(speaker: str, longest: int):
+    engine = make_engine(planner_speaker=speaker, max_new_tokens=1)
+    request = Request(0, "planner", (), None, Conversation((), (UserMessage("x" * 4000),)))
+    assert engine.generate([request], Sampling())[0].prefill_tokens == longest
+
+
 def test_a_prompt_that_is_too_long_loses_its_beginning():
     engine = make_engine(max_input=64)
     request = Request(0, "planner", (), None, Conversation((), (UserMessage("x" * 500),)))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from alpha_umi.cli.options import terminal
-from alpha_umi.errors import UserError
+from alpha_umi.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from transformers import PreTrainedTokenizerBase
 
+    from alpha_umi.data import Summary
     from alpha_umi.display import TokenRow
     from alpha_umi.trajectory import Trajectory
 
@@ -32,7 +33,9 @@ def convert(
     to_format: Annotated[str | None, typer.Option("--to", help="Write this format instead of trajectories.")] = None,
     tools: Annotated[Path | None, typer.Option(help="Tool documents, where records only name their tools.")] = None,
     role: Annotated[str | None, typer.Option(help="Whose rows `--to paper-rows` writes.")] = None,
-    wording: Annotated[str, typer.Option(help="Of `--to paper-rows`: toolbench | toolalpaca.")] = "toolbench",
+    wording: Annotated[
+        str | None, typer.Option(help="Of `--to paper-rows`: toolbench (if none is named) | toolalpaca.")
+    ] = None,
     rationale: Annotated[str, typer.Option(help="keep | drop | rule: write missing rationales by rule.")] = "keep",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -41,7 +44,10 @@ def convert(
     from alpha_umi.data.rationales import rationales
     from alpha_umi.display import bars
 
-    options = Options.of(tools, role, wording)
+    for option, value in (("--role", role), ("--wording", wording)):
+        if value is not None and to_format != "paper-rows":
+            raise UserError(f"{option} {value}: it is for the paper's rows; add --to paper-rows, or leave it out")
+    options = Options.of(tools, role, wording or "toolbench")
     with bars(terminal(stderr=True)) as shown:
         summary = convert_file(
             src, from_format, out, lambda read: shown.count("records", read), options, to_format, rationales(rationale)
@@ -56,10 +62,19 @@ def convert(
         console.print(f"{summary.sentence()}: {out}", highlight=False)
         _print_rejected(console, summary.rejected, summary.rejected_path)
     if summary.read and not summary.converted:
-        raise UserError(
-            f"{src}: not one of {summary.read} records could be converted ({next(iter(summary.rejected))}); they are "
-            f"in {summary.rejected_path}. Is it really {summary.from_format}? --from names another format."
-        )
+        raise UserError(f"{src}: {_nothing_converted(summary, to_format)}")
+
+
+def _nothing_converted(summary: Summary, to_format: str | None) -> str:
+    """Why, where the records are, and what to do."""
+    why = next(iter(summary.rejected))
+    if to_format is not None and why.startswith(f"{to_format}: "):
+        advice = f"Another --to may have a place for them; {summary.from_format} is what they were read as."
+    else:
+        advice = f"Is it really {summary.from_format}? --from names another format."
+    return (
+        f"not one of {summary.read} records could be converted ({why}); they are in {summary.rejected_path}. {advice}"
+    )
 
 
 @app.command("from-records")
@@ -115,6 +130,28 @@ def formats() -> None:
         typer.echo(f"{name:18} {ways} {one.description}")
 
 
+def _trajectories(file: Path) -> Iterator[Trajectory]:
+    """The trajectories of a file.
+
+    Raises:
+        UserError: It has none, or its first line is something else: says how trajectories are made of it.
+    """
+    from alpha_umi.trajectory import read_jsonl
+
+    number = 0
+    try:
+        for number, trajectory in enumerate(read_jsonl(file), 1):  # noqa: B007 (the handler and the end name it)
+            yield trajectory
+    except DataError as error:
+        if number or error.line is None:
+            raise
+        raise UserError(
+            f"{error}. Trajectories are one JSON object a line; `umi data convert {file} --out FILE` makes them."
+        ) from error
+    if not number:
+        raise UserError(f"{file} holds no trajectory")
+
+
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A JSONL file of trajectories.")],
@@ -142,15 +179,15 @@ def inspect(
     import itertools
 
     from alpha_umi.display import html_page
-    from alpha_umi.trajectory import atomic_write, read_jsonl
+    from alpha_umi.trajectory import atomic_write
 
     if renderer_name not in ("transcript", "paper"):
         raise UserError(f"unknown renderer {renderer_name!r}; known are transcript and paper")
     if renderer_name == "transcript" and wording is not None:
         raise UserError(f"--wording {wording}: only the paper's prompts have wordings; add --renderer paper")
-    trajectory = next(itertools.islice(read_jsonl(file), index, None), None)
+    trajectory = next(itertools.islice(_trajectories(file), index, None), None)
     if trajectory is None:
-        count = sum(1 for _ in read_jsonl(file))
+        count = sum(1 for _ in _trajectories(file))
         raise UserError(f"{file} has no trajectory {index}; there are {count}, the first is 0")
     if renderer_name == "paper":
         view, lengths = _rows_shown(trajectory, role, model, wording)
@@ -236,15 +273,13 @@ def stats(
     from alpha_umi.data.stats import Stats
     from alpha_umi.display import bars, stats_tables
     from alpha_umi.run_directory import load_renderer
-    from alpha_umi.trajectory import atomic_write, read_jsonl
+    from alpha_umi.trajectory import atomic_write
 
     counted = Stats(load_renderer(model, 256) if tokens else None)
     with bars(terminal(stderr=True)) as shown:
-        for number, trajectory in enumerate(read_jsonl(file), 1):
+        for number, trajectory in enumerate(_trajectories(file), 1):
             counted.add(trajectory)
             shown.count("trajectories", number)
-    if not counted.counts["trajectories"]:
-        raise UserError(f"{file} holds no trajectory")
     if plot is not None:
         from alpha_umi.evaluation.plots import lengths_plot
 
@@ -266,10 +301,9 @@ def check(
     """Warn of what hurts training: cut names and replies, calls that break their schema, duplicates, and more."""
     from alpha_umi.data.check import KINDS
     from alpha_umi.data.check import check as findings_of
-    from alpha_umi.trajectory import read_jsonl
 
     found: dict[str, list[str]] = {}
-    for finding in findings_of(read_jsonl(file)):
+    for finding in findings_of(_trajectories(file)):
         found.setdefault(finding.kind, []).append(f"trajectory {finding.index}: {finding.what}")
         if as_json:
             typer.echo(json.dumps({"kind": finding.kind, "index": finding.index, "what": finding.what}))
@@ -296,7 +330,7 @@ def split(
 ) -> None:
     """Split a file without leaks: trajectories of one instruction, category or set of called tools stay together."""
     from alpha_umi.data import split_by
-    from alpha_umi.trajectory import read_jsonl, write_jsonl
+    from alpha_umi.trajectory import write_jsonl
 
-    kept, held_out = split_by(read_jsonl(file), by, share, seed)
+    kept, held_out = split_by(_trajectories(file), by, share, seed)
     terminal().print(f"{write_jsonl(train, kept)} to {train}, {write_jsonl(test, held_out)} to {test}", highlight=False)

@@ -162,7 +162,9 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the options of its groups one by one, as typer wants them; a group is a dataclass of options."""
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, type[Any]] = {
-        name: each.annotation for name, each in signature.parameters.items() if is_dataclass(each.annotation)
+        name: each.annotation
+        for name, each in signature.parameters.items()
+        if isinstance(each.annotation, type) and is_dataclass(each.annotation)
     }
 
     @wraps(command)

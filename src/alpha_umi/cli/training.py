@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
-    minutes: Annotated[float | None, typer.Option(help="Training time without evaluation [default: 8.5].")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Training time without evaluation [default: 8].")] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start from random weights.")] = False,
     instructions: Instructions = None,
     seed: Annotated[int, typer.Option(help="Data order and initial weights.")] = 0,

@@ -13,7 +13,8 @@ A record is ``{"tools": [{"Name", "function", "input": {arg: "type, description"
 Nothing is lost: where the record's own fields don't determine the original text, ``extra["alpha-umi"]`` holds the rest,
 and a record that was read is written again as the same JSON value. Of a trajectory from elsewhere the format carries
 
-* of a tool: its name, its description, and of each argument the type's name and the description;
+* of a tool: its name, the first 256 characters of its description, and of each argument the type's name and the last
+  256 of its description, as in the reference code's preprocessing and live inference;
 * a turn's rationale and decision always in a planner turn, the words of a refusal at the end of the rationale;
 * of a chain of ToolBench (`function_chains`): what the reference code's second preprocessing keeps, see `stage_2`.
 """
@@ -47,6 +48,9 @@ from alpha_umi.trajectory import (
 )
 
 NAMESPACE = "alpha-umi"
+
+_DESCRIBED = 256
+"""Characters of a description that the paper's models were shown."""
 
 MARKERS = {Decision.CALL: " Next: caller.", Decision.FINISH: " Next: conclusion.", Decision.GIVE_UP: " Next: give up."}
 """How a planner turn ends, in its usual form; an ending that differs is kept in ``extra`` as ``marker``."""
@@ -178,7 +182,9 @@ def _messages(turns: list[_Turn]) -> tuple[Message, ...]:
         calls += 1
         call, rest = read_call(turn.value, f"call_{calls}")
         messages.append(AssistantMessage(rationale, (call,), extra=_extra(**extra, **rest)))
-        if at == len(turns) or turns[at].speaker != "observation":
+        if at == len(turns):
+            break
+        if turns[at].speaker != "observation":
             raise RecordError("a call has no observation")
         messages.append(ToolMessage(call.id, turns[at].value, _extra(**_fields(turns[at]))))
         at += 1
@@ -323,14 +329,14 @@ def _record(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def tool_document(tool: Tool) -> dict[str, Any]:
-    """A tool as the format describes it: the document it was read from, or its name, description and arguments."""
+    """A tool as the format describes it: the document it was read from, or its name, description and arguments, cut."""
     if NAMESPACE in tool.extra:
         return dict(tool.extra[NAMESPACE])
     properties = tool.parameters.get("properties")
     arguments = properties.items() if isinstance(properties, Mapping) else ()
     return {
         "Name": tool.name,
-        "function": tool.description,
+        "function": tool.description[:_DESCRIBED],
         "input": {name: _input(schema) if isinstance(schema, Mapping) else "" for name, schema in arguments},
     }
 
@@ -340,7 +346,7 @@ def _input(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) and kind else kind
     parts = [part for part in (kind, schema.get("description")) if isinstance(part, str)]
-    return ", ".join(parts)
+    return ", ".join(part[-_DESCRIBED:] for part in parts)
 
 
 def _turns(message: Message) -> list[dict[str, Any]]:
@@ -380,8 +386,6 @@ def write(trajectory: Trajectory) -> dict[str, Any]:
             raise RecordError("the format has no system message")
         if isinstance(message, AssistantMessage):
             waiting = _only_call(message)
-    if waiting is not None:
-        raise RecordError("a call has no observation")
     return _record(trajectory)
 
 

@@ -2,9 +2,11 @@ r"""The paper's released checkpoints: three models, each prompted with a text of
 
 A request's conversation is worded anew for each role (`alpha_umi.data.paper_prompts`), and what a role writes is read
 back into the words of our transcript, so that the agent and the evaluation work with it as with any engine. What the
-reference inference does is kept: greedy or sampled generation of at most 512 new tokens up to ``</s>``, prompts cut
-from the left to 3,750 tokens, a planner's text cut right after its ``Next: ...`` (giving up goes before a conclusion,
-that before a call), ``Next: caller.`` where it has none, ``none`` for a planner's text that stays empty.
+reference inference does is kept: greedy or sampled generation of at most 512 new tokens up to ``</s>``, a planner's
+text cut right after its ``Next: ...`` (giving up goes before a conclusion, that before a call), ``Next: caller.`` where
+it has none, ``none`` for a planner's text that stays empty. Static inference cuts prompts from the left to 3,750
+tokens, heads the planner's turn ``planner`` and keeps the spaces that the planner wrote. Live, prompt and span fit into
+4,096 tokens, the turn is headed ``assistant``, and an added ``Next:`` stands after a space.
 The transcript's tokens are book-keeping only; nothing is cached between requests.
 """
 
@@ -26,6 +28,8 @@ from alpha_umi.trajectory import Decision, Trajectory
 from alpha_umi.transcript import Renderer, Role, caller_text, parse_planner
 
 _CONTEXT = 1 << 30  # of the transcript, which no model reads here
+_STATIC_INPUT = 3750
+_LIVE_INPUT = 4096 - 512 - 8
 _RETRIES = 5
 _NOTHING = ("", ".", ",")
 _NEXT = tuple(re.compile(rf"Next:[ \t]*({word})\b\.?", re.IGNORECASE) for word in ("give up", "conclusion", "caller"))
@@ -38,9 +42,10 @@ class PaperEngine(AsWritten):
         models: The checkpoint of each role; on one device, in any precision.
         renderer: Keeps the books: any tokenizer that can encode every text.
         planner_speaker: How the planner's turn of this step is headed in the caller's and summarizer's history:
-            ``assistant`` as in training and live inference, ``planner`` as in the reference's static inference.
+            ``assistant`` as in training and live inference, ``planner`` as in the reference's static inference, whose
+            other habits it brings too.
         wording: Of the prompts.
-        max_input: Tokens a prompt is cut to, from the left.
+        max_input: Tokens a prompt is cut to, from the left; None is as the reference inference does it.
         max_new_tokens: Longest span, whatever a request says.
     """
 
@@ -52,7 +57,7 @@ class PaperEngine(AsWritten):
         renderer: Renderer,
         planner_speaker: Speaker = "assistant",
         wording: Wording = "toolbench",
-        max_input: int = 3750,
+        max_input: int | None = None,
         max_new_tokens: int = 512,
     ) -> None:
         super().__init__()
@@ -60,7 +65,8 @@ class PaperEngine(AsWritten):
         self.renderer = renderer
         self.planner_speaker: Speaker = planner_speaker
         self.wording: Wording = wording
-        self.max_input, self.max_new_tokens = max_input, max_new_tokens
+        self.max_input = max_input or (_STATIC_INPUT if planner_speaker == "planner" else _LIVE_INPUT)
+        self.max_new_tokens = max_new_tokens
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
         """Generates one span a request; those of one role run together."""
@@ -114,7 +120,7 @@ class PaperEngine(AsWritten):
     def _generation(self, role: Role, request: Request, made: Continuation) -> Generation:
         text = made.text.strip().removeprefix(": ")
         if role == "planner":
-            text, written = our_planner(text)
+            text, written = our_planner(made.text, static=self.planner_speaker == "planner")
             self.keep(request.session, paper_planner(text), written)
         elif role == "caller":
             text = caller_text([alpha_umi.read_call(text, "call_0")[0]])
@@ -127,11 +133,17 @@ def paper_planner(text: str) -> str:
     return rationale + (alpha_umi.MARKERS[decision] if decision is not None else "")
 
 
-def our_planner(text: str) -> tuple[str, str]:
-    """A planner's text as a span of our transcript, and as it goes into the history: cut after its decision."""
+def our_planner(text: str, static: bool = False) -> tuple[str, str]:
+    """A planner's text as a span of our transcript, and as it goes into the history: cut after its decision.
+
+    ``static`` is the history of the reference's static inference, which keeps the spaces that were written and puts
+    none of its own before an added ``Next: caller.``
+    """
+    text = (text if static else text.strip()).removeprefix(": ")
     text = "none" if text.strip() in _NOTHING else text
     found = next(filter(None, (marker.search(text) for marker in _NEXT)), None)
     if found is None:
-        return f"{text}\nNext: {Decision.CALL.value}", text + alpha_umi.MARKERS[Decision.CALL]
+        marker = alpha_umi.MARKERS[Decision.CALL]
+        return f"{text.strip()}\nNext: {Decision.CALL.value}", text + (marker.lstrip() if static else marker)
     decision = alpha_umi.DECISIONS[found[1].lower()]
-    return f"{text[: found.start()].rstrip()}\nNext: {decision.value}", text[: found.end()]
+    return f"{text[: found.start()].strip()}\nNext: {decision.value}", text[: found.end()]
