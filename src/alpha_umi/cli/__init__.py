@@ -21,6 +21,7 @@ from alpha_umi.cli import (
     studies,
     tools,
     training,
+    worlds,
 )
 from alpha_umi.cli.options import terminal
 from alpha_umi.errors import UserError
@@ -39,6 +40,7 @@ data.app.command("run-programs")(programs.run_programs)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluation.app, name="eval")
 app.add_typer(bench.app, name="bench")
+app.add_typer(worlds.app, name="world")
 
 
 def main() -> None:

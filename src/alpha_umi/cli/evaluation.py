@@ -13,6 +13,7 @@ import typer
 from alpha_umi import compute
 from alpha_umi.cli.bfcl import eval_bfcl
 from alpha_umi.cli.options import (
+    ApiOptions,
     CompareUnconstrained,
     Instructions,
     ModelOptions,
@@ -23,6 +24,7 @@ from alpha_umi.cli.options import (
     strategy_for,
     terminal,
 )
+from alpha_umi.cli.worlds import WORLDS, WorldOptions, print_counts, world_evaluation
 from alpha_umi.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,7 +138,14 @@ def _scored_model(
 @spread
 def eval_live(
     *,
-    world: Annotated[str, typer.Option(help="Where the agent works: toolworld | gsm8k.")],
+    world: Annotated[
+        str | None,
+        typer.Option(
+            help="toolworld | gsm8k (checked); stabletoolbench | own | tooltalk | traject-bench (to be judged)."
+        ),
+    ] = None,
+    queried: WorldOptions,
+    api: ApiOptions,
     speaking: ModelOptions,
     compare: CompareUnconstrained = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
@@ -156,13 +165,19 @@ def eval_live(
     from alpha_umi.trajectory import write_json
 
     ways = _ways(speaking.constrain, compare)
-    if world == "toolworld" and data is None:
+    judged = world in WORLDS or (world is None and queried.queries is not None)
+    if judged and data is None and not split and not faulty:
+        evaluate = world_evaluation(world, queried, api, speaking, instructions, traces)
+    elif queried != WorldOptions():
+        raise UserError(f"--queries and what goes with it belong to the worlds {', '.join(WORLDS)}, without --data")
+    elif world == "toolworld" and data is None:
         evaluate = _toolworld(split, instructions, faulty)
     elif world == "gsm8k" and data is not None and not split and not faulty:
         evaluate = _gsm8k(data, instructions)
     else:
         raise UserError(
-            f"--world {world}: give toolworld (with --split, --faulty), or gsm8k and --data FILE (and neither of them)"
+            f"--world {world}: give toolworld (with --split, --faulty), or gsm8k and --data FILE (and neither of "
+            f"them), or --queries FILE with {', '.join(WORLDS)}"
         )
     source = speaking.source()
     chosen = {text: strategy_for(text, source, temperature) for text in strategy or ["react"]}
@@ -176,11 +191,15 @@ def eval_live(
     if json_out is not None:
         figures = {way: {"strategies": one} if len(one) > 1 else one[next(iter(one))] for way, one in found.items()}
         write_json(json_out, figures if compare else figures[""])
-    print_tables({
+    tables = {
         _titled(speaking.name, "" if text == "react" else text, way): {"live": one["splits"]}
         for way, strategies in found.items()
         for text, one in strategies.items()
-    })  # fmt: skip
+    }
+    if not judged:
+        print_tables(tables)
+    for title, one in tables.items() if judged else ():
+        print_counts(title, one["live"])
 
 
 def _lived(

@@ -67,7 +67,7 @@ def serve(
         from alpha_umi.serving.security import check_binding
     except ModuleNotFoundError as error:
         raise UserError(f"umi serve needs the package {error.name}: install alpha-umi[serve]") from error
-    key = _key(api_key_env)
+    key = key_of(api_key_env)
     check_binding(host, key)
     limits = ServerLimits(concurrency=concurrency, queue=queue, body_bytes=max_body)
     own = _own_tools(tools, approve, only, tag, base_url, auth)
@@ -123,7 +123,7 @@ def proxy(
         from alpha_umi.serving.server import bind
     except ModuleNotFoundError as error:
         raise UserError(f"umi proxy needs the package {error.name}: install alpha-umi[serve]") from error
-    key, upstream_key = _key(api_key_env), _key(upstream_key_env)
+    key, upstream_key = key_of(api_key_env), key_of(upstream_key_env)
     check_binding(host, key)
     if upstream_key is not None and key is None:
         raise UserError("--upstream-key-env lends a key to whoever asks: give --api-key-env, the clients' own, with it")
@@ -152,13 +152,13 @@ def _tell(recorder: Recorder, folder: Path, as_json: bool) -> None:
         typer.echo(f"  {count} not recorded: {reason}")
 
 
-def _key(variable: str | None) -> str | None:
-    """The key in an environment variable."""
+def key_of(variable: str | None, option: str = "--api-key-env") -> str | None:
+    """The key in the environment variable that an option names."""
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise UserError(f"--api-key-env {variable}: this environment variable is not set; put the key into it")
+        raise UserError(f"{option} {variable}: this environment variable is not set; put the key into it")
     return key
 
 

@@ -73,13 +73,23 @@ def looks_like_toolbench(value: Any) -> bool:
 
 def function_name(collection: str, api: str) -> str:
     """What ToolBench calls the function of an API; of a long name the end is kept, which names the collection."""
-    return f"{_unreserved(_standard(api))}_for_{_standard(collection)}"[-NAME_LIMIT:]
+    return f"{unreserved_name(standard_name(api))}_for_{standard_name(collection)}"[-NAME_LIMIT:]
+
+
+def toolbench_tool(api: Any, collection: str = "") -> Tool:
+    """One entry of an ``api_list`` as a tool; ``collection`` is for entries that don't bring their own.
+
+    Raises:
+        pydantic.ValidationError: It is no such entry.
+    """
+    read = _Api.model_validate(api)
+    return _tool(read, read.collection or collection)
 
 
 def _tool(api: _Api, collection: str) -> Tool:
     """One API as ToolBench presents it."""
     name = function_name(collection, api.name)
-    description = f'This is the subfunction for tool "{_standard(collection)}", you can use this tool.'
+    description = f'This is the subfunction for tool "{standard_name(collection)}", you can use this tool.'
     about = (api.description or "").strip()
     if about:
         about = about.replace(api.name, name)[:DESCRIPTION_LIMIT]
@@ -115,18 +125,19 @@ def _property(parameter: _Parameter) -> tuple[str, dict[str, Any]]:
     }
     if str(parameter.default):
         schema["example_value"] = parameter.default
-    return _unreserved(_standard(parameter.name)), schema
+    return unreserved_name(standard_name(parameter.name)), schema
 
 
 def _names(parameters: Sequence[_Parameter]) -> list[str]:
-    return [_unreserved(_standard(parameter.name)) for parameter in parameters]
+    return [unreserved_name(standard_name(parameter.name)) for parameter in parameters]
 
 
-def _standard(name: str) -> str:
+def standard_name(name: str) -> str:
     """A name in lower case, letters, digits and single underscores, not beginning with a digit."""
     text = re.sub("_+", "_", _ILLEGAL.sub("_", name)).lower().strip("_")
     return f"get_{text}" if text[:1].isdigit() else text
 
 
-def _unreserved(name: str) -> str:
+def unreserved_name(name: str) -> str:
+    """A standard name that is no word of Python."""
     return f"is_{name}" if name in _RESERVED else name
