@@ -27,6 +27,7 @@ from alpha_umi.engines.constrain import Constraint
 from alpha_umi.engines.grammars import unconstrained
 from alpha_umi.errors import ToolError
 from alpha_umi.run_directory import load_renderer
+from alpha_umi.tools.toolbench import read_toolbench
 from alpha_umi.trajectory import Tool
 from alpha_umi.transcript import Renderer, parse_calls
 from alpha_umi.validation import check_call
@@ -41,6 +42,8 @@ TRAJECTORIES = (
     "tooltalk/tooltalk", "toolrl/rlla_sft.json", "api-bank/lv1_lv2_dialogues.jsonl",
     "llamafactory-demo/glaive_toolcall_en_demo.json",
 )  # fmt: skip
+DOCUMENTS = ("toolbench/instruction", "stabletoolbench/solvable_queries/test_instruction")
+"""Folders of instructions, each with the ToolBench tools that it is given."""
 _LONGEST = 2000
 
 
@@ -79,12 +82,19 @@ def _shown(path: Path) -> Iterator[Tool]:
                 continue
 
 
+def _documented(folder: Path) -> Iterator[Tool]:
+    for file in sorted(folder.glob("G*.json")):
+        yield from read_toolbench(file)
+
+
 def _sources(folder: Path) -> Iterator[tuple[str, Iterator[Tool | str]]]:
     for name in LISTS:
         yield name, _listed(folder / name)
     yield "seal-tools", _seal_tools(folder / "seal-tools")
     for name in TRAJECTORIES:
         yield name, _shown(folder / name)
+    for name in DOCUMENTS:
+        yield name, _documented(folder / name)
 
 
 class Drawer:

@@ -366,6 +366,6 @@ def test_a_limit_of_nothing_is_refused_by_name(name: str) -> None:
 
 def test_every_stop_reason_says_what_it_means() -> None:
     assert [reason.value for reason in StopReason] == [
-        "answered", "gave_up", "client_calls", "step_limit", "time_limit", "token_limit", "context_limit",
+        "answered", "gave_up", "client_calls", "step_limit", "call_limit", "time_limit", "token_limit", "context_limit",
         "search_limit", "exhausted", "cancelled",
     ]  # fmt: skip

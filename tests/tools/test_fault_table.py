@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = ("Python module", "OpenAPI", "MCP, stdio", "MCP, HTTP", "`program`", "handed out")
 
-PYTHON = "tests/tools/test_python_module.py::"
+PYTHON = "tests/integration/test_python_module.py::"
 OPENAPI = (
     "tests/tools/test_openapi_faults.py::test_whatever_a_server_does_there_is_an_observation_and_the_next_call_is_made"
 )

@@ -112,9 +112,9 @@ def run(
 
     if not query.strip():
         raise UserError("the query is empty: say what the agent is to do")
+    approval = _approval(approve)
     source = speaking.source()
     chosen = strategy_for(strategy, source, temperature)
-    approval = _approval(approve)
     best = _choice(shown.retrieve, shown.retriever)
     compute.use_all_cores()
     console = terminal()
@@ -146,9 +146,9 @@ def chat(
     """Talk with the agent; an empty line or Ctrl-D ends it."""
     from alpha_umi.tools import open_tools
 
+    approval = _approval(approve)
     source = speaking.source()
     chosen = strategy_for(strategy, source, temperature)
-    approval = _approval(approve)
     best = _choice(shown.retrieve, shown.retriever)
     compute.use_all_cores()
     console = terminal()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import io
 import json
 import signal
 import subprocess
@@ -17,14 +15,11 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from alpha_umi.errors import UserError
 from alpha_umi.tools import Approval, Observation, execute
 from alpha_umi.tools.execution import perform, prepare
 from alpha_umi.tools.python_module import PythonModuleSource, open_python_module
-from alpha_umi.tools.worker import read_frame, write_frame
 from alpha_umi.trajectory import ToolCall
 
 MODULE = '''
@@ -450,21 +445,6 @@ def test_a_program_that_is_stopped_in_a_call_leaves_no_process(tools: str, sign:
         assert b"KeyboardInterrupt" in err
 
 
-@given(st.binary(max_size=40))
-def test_whatever_comes_over_the_pipe_is_a_frame_its_end_or_a_value_error(data: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        read_frame(io.BytesIO(data))
-
-
-@given(st.dictionaries(st.text(alphabet=st.characters(exclude_categories=())), st.integers() | st.text(), max_size=3))
-def test_a_frame_is_read_as_it_was_written(value: dict[str, Any]) -> None:
-    stream = io.BytesIO()
-    write_frame(stream, value)
-    stream.seek(0)
-    assert read_frame(stream) == value
-    assert read_frame(stream) is None
-
-
 # ---- modules that can't be used -------------------------------------------------------------------------------------
 
 
@@ -498,12 +478,6 @@ def test_a_module_that_hangs_on_import_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"importing it took more than 0\.5 seconds"):
         asyncio.run(open_python_module(str(path), seconds=0.5))
     assert children() <= before
-
-
-@pytest.mark.parametrize("spec", ["nowhere.py", "no_such_module", "no_such.module", "not a name", ""])
-def test_a_module_that_is_not_there_needs_no_process(spec: str) -> None:
-    with pytest.raises(UserError, match="there is no such file or module"):
-        asyncio.run(open_python_module(spec))
 
 
 def test_a_module_is_found_by_name_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def test_a_conversation_that_ends_with_calls_for_the_client_says_so_and_another_
 
 
 def test_a_query_is_solved_with_an_mcp_server(umi: Umi) -> None:
-    spec = f"mcp:{sys.executable} {Path(__file__).with_name('mcp_raw.py')}"
+    spec = f"mcp:{sys.executable} {Path(__file__).parents[1] / 'tools' / 'mcp_raw.py'}"
     value = outcome(umi("run", "Say it.", "--tools", spec, "--json", calls=[wanted("echo", text="here")]))
     assert value["stop_reason"] == "answered"
     assert value["trajectory"]["messages"][-2]["content"] == "here"
