@@ -170,7 +170,7 @@ class GlpftRecipe(_Section):
     task: Literal["glpft"]
     out: str
     system: System = "umi"
-    backbone: str | DeeperBackbone | NanoShape = NANO_BASE
+    backbone: str | NanoShape | DeeperBackbone = NANO_BASE
     stage_1: str | None = None
     data: DataRecipe = DataRecipe()
     global_stage: StageRecipe | None = None
