@@ -35,7 +35,7 @@ class Environment:
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return self.root / "bin" / "python"
+        return self.root.absolute() / "bin" / "python"  # it is called from another folder
 
     def command(self, model: str, *arguments: str) -> list[str]:
         """The harness's command line, with a model of this name made known to it as `registered` has it."""
