@@ -189,7 +189,7 @@ def _trajectories(
             continue
         told = _told(name, [record for _, record in steps], trajectory)
         note = {"models": list(told.models), "requests": told.requests, "usage": dict(told.usage)}
-        yield replace(trajectory, extra={**trajectory.extra, OURS: note}), told
+        yield replace(trajectory, id=name, extra={**trajectory.extra, OURS: note}), told
 
 
 def _reread(place: Place) -> Record:
