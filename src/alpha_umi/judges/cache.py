@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from alpha_umi.database import open_database
 from alpha_umi.errors import UserError
 from alpha_umi.judges.judge import Spoken
 from alpha_umi.judges.questions import Question
@@ -35,12 +36,7 @@ class ReplyCache:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         with self._explained():
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=60)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(_TABLE)
+            self._database = open_database(path, _TABLE)
 
     def get(self, judge: str, question: Question, seed: int) -> Spoken | None:
         """What this judge said to this question, if it is known."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
 
 from alpha_umi.proxy.limits import ProxyLimits
 from alpha_umi.proxy.upstream import upstream_url
-from alpha_umi.serving.server import base_url
-
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+from alpha_umi.serving.server import base_url, returning_when_stopped
 
 
 def serve(app: Starlette, bound: socket.socket, limits: ProxyLimits) -> None:
@@ -27,7 +22,7 @@ def serve(app: Starlette, bound: socket.socket, limits: ProxyLimits) -> None:
         bound: From `alpha_umi.serving.server.bind`, which takes connections from then on.
         limits: How much time that is.
     """
-    with _returning_when_stopped():
+    with returning_when_stopped():
         uvicorn.Server(configuration(app, limits)).run(sockets=[bound])
 
 
@@ -42,14 +37,3 @@ def configuration(app: Starlette, limits: ProxyLimits) -> uvicorn.Config:
 def address(bound: socket.socket, upstream: str) -> str:
     """What clients take as their ``base_url`` in place of the upstream's."""
     return base_url(bound).removesuffix("/v1") + upstream_url(upstream).path.rstrip("/")
-
-
-@contextmanager
-def _returning_when_stopped() -> Iterator[None]:
-    """Uvicorn raises a signal again once it has shut down, for whoever handled it before; here nobody has to."""
-    before = {number: signal.signal(number, lambda number, frame: None) for number in _STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

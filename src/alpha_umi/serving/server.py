@@ -71,7 +71,7 @@ def serve(app: FastAPI, bound: socket.socket, ready: Callable[[], None], grace: 
     # what can't be opened is told in one sentence, without uvicorn's traceback
     logging.getLogger("uvicorn.error").addFilter(lambda record: failed() is None)
     try:
-        with _returning_when_stopped():
+        with returning_when_stopped():
             server.run(sockets=[bound])
     except SystemExit:
         failure = failed()
@@ -81,7 +81,7 @@ def serve(app: FastAPI, bound: socket.socket, ready: Callable[[], None], grace: 
 
 
 @contextmanager
-def _returning_when_stopped() -> Iterator[None]:
+def returning_when_stopped() -> Iterator[None]:
     """Uvicorn raises a signal again once it has shut down, for whoever handled it before; here nobody has to."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from alpha_umi.database import open_database
 from alpha_umi.errors import UserError
 from alpha_umi.trajectory import OURS, Trajectory, atomic_write
 
@@ -91,14 +92,7 @@ class EpisodeStore:
     def __init__(self, folder: Path | None, settings: Mapping[str, str]) -> None:
         self._folder = folder
         with self._explained():
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-            path = ":memory:" if folder is None else folder / FILE
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=60)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            for table in _TABLES:
-                self._database.execute(table)
+            self._database = open_database(None if folder is None else folder / FILE, *_TABLES)
         self._check(settings)
         self._set(settings)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from alpha_umi.database import open_database
 from alpha_umi.errors import UserError
 from alpha_umi.worlds.protocol import ApiCall, ApiReply, Failure
 
@@ -43,14 +44,7 @@ class ReplyStore:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         with self._explained():
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                path or ":memory:", isolation_level=None, timeout=60, check_same_thread=False
-            )
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(_TABLE)
+            self._database = open_database(path, _TABLE, any_thread=True)
 
     def get(self, call: ApiCall) -> Kept | None:
         """What was answered to this call, if anything was."""
